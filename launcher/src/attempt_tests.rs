@@ -1,0 +1,156 @@
+//! Tests of the state machine; time is a number here.
+
+use super::*;
+use protocol::message::Progress;
+
+const GRACE: u64 = 30_000;
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// Two workers that have reported, and then these events.
+fn attempt(events: &[(u64, Event)]) -> Attempt {
+    let mut attempt = Attempt::new(2, ms(GRACE));
+    for rank in 0..2 {
+        attempt.on(ms(1), Event::Hello { rank: Rank(rank), host: format!("h{rank}"), pid: 1 });
+    }
+    feed(attempt, events)
+}
+
+fn feed(mut attempt: Attempt, events: &[(u64, Event)]) -> Attempt {
+    for (at, event) in events {
+        attempt.on(ms(*at), event.clone());
+    }
+    attempt
+}
+
+fn finished(rank: usize, exit: Exit) -> Event {
+    Event::Said(Rank(rank), Message::Finished { exit })
+}
+
+fn failed(rank: usize, exit: Exit) -> Event {
+    Event::Said(Rank(rank), Message::Failed { step: Step(7), exit, cause: "NaN".into() })
+}
+
+fn closed(rank: usize) -> Event {
+    Event::Closed(Rank(rank))
+}
+
+fn ended(code: i32) -> [(u64, Event); 2] {
+    [(500, Event::OutputEnded), (500, Event::MpirunEnded(Death::Code(code)))]
+}
+
+fn over(attempt: &Attempt, now: u64) -> Outcome {
+    match attempt.next(ms(now)) {
+        Next::Over(outcome) => outcome,
+        other => panic!("not over: {other:?}"),
+    }
+}
+
+fn cause(attempt: &Attempt, now: u64) -> Cause {
+    match over(attempt, now) {
+        Outcome::Failed(cause) => cause,
+        other => panic!("no failure: {other:?}"),
+    }
+}
+
+#[test]
+fn all_done_and_mpirun_content_is_done() {
+    let done = [(100, finished(0, Exit::Done)), (100, finished(1, Exit::Done)), (110, closed(0)), (110, closed(1))];
+    let a = attempt(&done);
+    assert_eq!(a.next(ms(200)), Next::Wait(Some(ms(60_100))));
+    assert_eq!(over(&feed(a, &ended(0)), 500), Outcome::Done);
+    let crashed = cause(&feed(attempt(&done), &ended(139)), 500);
+    assert_eq!((crashed.exit, crashed.text.as_str()), (Exit::WorkerFailed, "mpirun ended with exit code 139"));
+}
+
+#[test]
+fn workers_that_do_not_report_are_named() {
+    let mut a = Attempt::new(3, ms(GRACE));
+    a.on(ms(1), Event::Hello { rank: Rank(1), host: "h".into(), pid: 1 });
+    assert_eq!(a.next(ms(2)), Next::Wait(Some(HELLO_DEADLINE)));
+    let cause = cause(&a, 60_000);
+    assert_eq!((cause.rank, cause.exit), (Some(Rank(0)), Exit::WorkerFailed));
+    assert!(cause.text.contains("1 of 3 workers reported") && cause.text.ends_with("missing: rank 0, 2"));
+}
+
+#[test]
+fn a_failure_waits_for_the_others_and_a_better_cause() {
+    let a = attempt(&[(100, failed(0, Exit::WorkerFailed))]);
+    assert_eq!(a.next(ms(200)), Next::Wait(Some(ms(3100))));
+    let a = feed(a, &[(1500, failed(1, Exit::BadData))]);
+    let cause = cause(&a, 3100);
+    assert_eq!((cause.rank, cause.exit), (Some(Rank(1)), Exit::BadData));
+}
+
+#[test]
+fn a_death_gets_the_last_known_step() {
+    let progress = Message::Progress(Progress { phase: "train".into(), done: 37, ..Progress::default() });
+    let evaluating = Message::Progress(Progress { phase: "eval".into(), done: 2, ..Progress::default() });
+    let events = [(50, Event::Said(Rank(0), progress)), (60, Event::Said(Rank(0), evaluating)), (100, closed(1))];
+    assert_eq!(cause(&attempt(&events), 3100).step, Some(Step(37)));
+}
+
+#[test]
+fn workers_are_asked_once_and_only_when_all_are_there() {
+    let mut a = Attempt::new(2, ms(GRACE));
+    a.on(ms(10), Event::AskedToStop);
+    assert_eq!(a.next(ms(11)), Next::Wait(Some(ms(10 + GRACE))));
+    for rank in 0..2 {
+        a.on(ms(20), Event::Hello { rank: Rank(rank), host: "h".into(), pid: 1 });
+    }
+    assert_eq!(a.next(ms(21)), Next::AskWorkers);
+    a.asked();
+    assert_eq!(a.next(ms(22)), Next::Wait(Some(ms(10 + GRACE))));
+    assert!(a.is_stopping());
+    assert_eq!(over(&a, 10 + GRACE), Outcome::Preempted { confirmed: false });
+}
+
+#[test]
+fn rank_0_confirms_the_checkpoint() {
+    let last = [(130, closed(0)), (130, closed(1))];
+    let both = [(100, finished(0, Exit::Preempted)), (100, finished(1, Exit::Preempted))];
+    let a = feed(feed(attempt(&both), &last), &ended(143));
+    assert_eq!(over(&a, 500), Outcome::Preempted { confirmed: true });
+    // mpirun killed rank 0 because rank 1 ended first.
+    let a = feed(feed(attempt(&both[1..]), &last), &ended(143));
+    assert_eq!(over(&a, 500), Outcome::Preempted { confirmed: false });
+    // Rank 0 says why there is none.
+    let no_space = [both[1].clone(), (110, failed(0, Exit::WorkerFailed))];
+    let a = feed(feed(attempt(&no_space), &last), &ended(4));
+    assert_eq!(cause(&a, 500).rank, Some(Rank(0)));
+}
+
+#[test]
+fn one_preempted_worker_bounds_the_others_time() {
+    let a = attempt(&[(100, finished(0, Exit::Preempted))]);
+    assert_eq!(a.next(ms(200)), Next::Wait(Some(ms(100 + GRACE))));
+    assert_eq!(over(&a, 100 + GRACE), Outcome::Preempted { confirmed: true });
+}
+
+#[test]
+fn a_failure_after_the_request_is_a_failure() {
+    let a = attempt(&[(10, Event::AskedToStop), (20, failed(1, Exit::WorkerFailed))]);
+    assert_eq!(cause(&a, 3100).rank, Some(Rank(1)));
+}
+
+#[test]
+fn some_signals_end_at_once() {
+    assert_eq!(over(&attempt(&[(10, Event::MustEnd(2))]), 10), Outcome::Signalled(2));
+    let twice = [(10, Event::AskedToStop), (20, Event::AskedToStop)];
+    assert_eq!(over(&attempt(&twice), 20), Outcome::Preempted { confirmed: false });
+}
+
+#[test]
+fn workers_that_outlive_mpirun_are_not_waited_for() {
+    let a = attempt(&[(100, Event::MpirunEnded(Death::Signal(9))), (100, Event::OutputEnded)]);
+    assert_eq!(a.next(ms(101)), Next::Wait(Some(ms(1100))));
+    assert_eq!(cause(&a, 1100).text, "mpirun was killed by signal 9 (SIGKILL)");
+}
+
+#[test]
+fn finished_workers_that_do_not_end_are_a_hang() {
+    let a = attempt(&[(100, finished(0, Exit::Done)), (100, finished(1, Exit::Done))]);
+    assert_eq!(cause(&a, 60_100).exit, Exit::Hang);
+}

@@ -1,0 +1,208 @@
+//! The command line as written. This module knows no plan and starts nothing.
+
+use crate::plan::{PlanError, Request, Task};
+use clap::{Args, Parser, Subcommand};
+use protocol::config::{Config, Device};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+const AFTER_HELP: &str = "\
+Examples:
+  jcs-launch configs/demo.toml                             train, one worker a GPU (or one on the CPU)
+  jcs-launch --nproc-per-node 2 configs/demo.toml train.epochs=3 optim.lr=1e-3
+  jcs-launch --dry-run --nproc-per-node 2 configs/demo.toml
+  jcs-launch --nproc-per-node 2 eval configs/demo.toml --weights runs/demo
+
+Signals:
+  SIGTERM, SIGUSR1    the workers write a checkpoint and end, within --grace-period; a second one ends at once
+  SIGINT, SIGHUP, SIGQUIT    everything ends at once
+
+Exit codes:
+  0 done · 2 usage or configuration · 3 bad input data · 4 a worker failed and restarts are used up ·
+  5 hang or collective timeout · 143 preempted after a checkpoint · 128+N stopped by signal N
+
+This version runs on this machine only.";
+
+/// Starts the workers of a data-parallel job, one process a GPU, and watches over them.
+#[derive(Debug, Parser)]
+#[command(name = "jcs-launch", version, after_help = AFTER_HELP, max_term_width = 120)]
+#[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = false)]
+#[command(override_usage = "jcs-launch [OPTIONS] CONFIG [KEY=VALUE ...]\n       \
+                            jcs-launch [OPTIONS] {eval|predict} ARGUMENTS OF jcs ...")]
+pub struct Cli {
+    /// Where to run: 1, or this machine's name (or localhost), with the number of workers after a colon (localhost:2)
+    #[arg(long, visible_alias = "nnodes", value_name = "SPEC", default_value = "1")]
+    pub nodes: String,
+
+    /// Workers on each node; auto is one a GPU, and one where there is none
+    #[arg(long, visible_alias = "nproc_per_node", value_name = "N|auto", default_value = "auto")]
+    pub nproc_per_node: Nproc,
+
+    /// Restarts in a row, after a worker failed, before the launcher gives up; each new checkpoint counts afresh
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub max_restarts: u32,
+
+    /// How long the workers may take to write a checkpoint and end, after SIGTERM or SIGUSR1
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub grace_period: u32,
+
+    /// Where the workers' output is kept, rank-N.log each, and launcher.log [default: logs in the run directory]
+    #[arg(long, value_name = "DIR")]
+    pub log_dir: Option<PathBuf>,
+
+    /// Whose output the terminal shows, as in 0,2-3 [default: all]; the log files have everything
+    #[arg(long, value_name = "RANKS")]
+    pub ranks_filter: Option<String>,
+
+    /// Print the plan (rank, host, device, command, environment) and start nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Configuration file of the training
+    #[arg(value_name = "CONFIG", required = true)]
+    pub config: Option<PathBuf>,
+
+    /// Configuration keys that win over the file, as in train.epochs=3
+    #[arg(value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+
+    /// Another command of jcs than `train`.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// The commands of `jcs` that all workers can run together, besides `train`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Evaluate weights on a split, on all workers (see `jcs eval --help`)
+    Eval(Passed),
+    /// Predict for images, shared among the workers (see `jcs predict --help`)
+    Predict(Passed),
+}
+
+/// Arguments that go to `jcs` as they are.
+#[derive(Debug, Args)]
+pub struct Passed {
+    /// Passed on as they are
+    #[arg(value_name = "ARGUMENTS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub arguments: Vec<String>,
+}
+
+/// Value of `--nproc-per-node`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nproc {
+    /// One a GPU, else one.
+    Auto,
+    /// This many.
+    Count(usize),
+}
+
+/// More workers on one machine than this are a slip of the finger.
+const MOST_WORKERS: usize = 1024;
+
+impl FromStr for Nproc {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Nproc, String> {
+        match text.parse() {
+            _ if text == "auto" => Ok(Nproc::Auto),
+            Ok(n) if (1..=MOST_WORKERS).contains(&n) => Ok(Nproc::Count(n)),
+            _ => Err(format!("expected auto or a number of workers from 1 to {MOST_WORKERS}")),
+        }
+    }
+}
+
+impl Cli {
+    /// The training's configuration; none for the other commands.
+    pub fn load_config(&self) -> Result<Option<Config>, PlanError> {
+        match (&self.command, &self.config) {
+            (None, Some(file)) => Ok(Some(protocol::config::load(file, &self.overrides)?)),
+            _ => Ok(None),
+        }
+    }
+
+    /// What is asked for, in the planner's words.
+    pub fn request(&self, config: Option<&Config>) -> Request {
+        let task = self.task();
+        Request {
+            nodes: self.nodes.clone(),
+            nproc: self.nproc_per_node,
+            ranks_filter: self.ranks_filter.clone(),
+            device: config.map_or_else(|| device_argument(&task.arguments), |c| c.run.device),
+            task,
+        }
+    }
+
+    fn task(&self) -> Task {
+        let (command, arguments) = match &self.command {
+            Some(Command::Eval(passed)) => ("eval", passed.arguments.clone()),
+            Some(Command::Predict(passed)) => ("predict", passed.arguments.clone()),
+            None => {
+                let config = self.config.iter().map(|c| c.to_string_lossy().into_owned());
+                ("train", config.chain(self.overrides.iter().cloned()).collect())
+            }
+        };
+        Task { command: command.into(), arguments }
+    }
+}
+
+/// The `--device` among the arguments of `jcs`; a value that is none is for `jcs` to complain of.
+fn device_argument(arguments: &[String]) -> Device {
+    let after = |i: usize| arguments.get(i + 1).map(String::as_str);
+    let value = arguments
+        .iter()
+        .enumerate()
+        .find_map(|(i, a)| a.strip_prefix("--device=").or_else(|| (a == "--device").then(|| after(i)).flatten()));
+    match value {
+        Some("cpu") => Device::Cpu,
+        Some("cuda") => Device::Cuda,
+        _ => Device::Auto,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn definition_is_sound() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn options_stand_before_or_after_the_configuration() {
+        for line in ["jcs-launch --max-restarts 0 a.toml k=v", "jcs-launch a.toml k=v --max-restarts 0"] {
+            let cli = parse(line).unwrap();
+            assert_eq!((cli.max_restarts, cli.config.as_deref()), (0, Some("a.toml".as_ref())));
+            assert_eq!(cli.overrides, ["k=v"]);
+        }
+    }
+
+    #[test]
+    fn torchrun_spellings_are_accepted() {
+        let cli = parse("jcs-launch --nnodes=1 --nproc_per_node=2 a.toml").unwrap();
+        assert_eq!((cli.nodes.as_str(), cli.nproc_per_node), ("1", Nproc::Count(2)));
+    }
+
+    #[test]
+    fn subcommands_pass_everything_on() {
+        let cli = parse("jcs-launch --nproc-per-node 2 eval a.toml --weights w --device cpu --dry-run").unwrap();
+        assert!(!cli.dry_run);
+        let request = cli.request(None);
+        assert_eq!(request.task.command, "eval");
+        assert_eq!(request.task.arguments, ["a.toml", "--weights", "w", "--device", "cpu", "--dry-run"]);
+        assert_eq!(request.device, Device::Cpu);
+    }
+
+    #[test]
+    fn bad_numbers_of_workers_are_refused() {
+        for bad in ["0", "-1", "two", "100000", ""] {
+            assert!(parse(&format!("jcs-launch --nproc-per-node={bad} a.toml")).is_err(), "{bad}");
+        }
+        assert!(parse("jcs-launch").is_err());
+    }
+}

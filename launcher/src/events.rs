@@ -1,0 +1,34 @@
+//! The queue on which everything that happens during one start meets, stamped with its time.
+
+use crate::attempt::Event;
+use crossbeam_channel::{Receiver, unbounded};
+use std::time::{Duration, Instant};
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Happened {
+    /// What the outcome may depend on.
+    Event(Event),
+    /// What only launcher.log is told.
+    Note(String),
+}
+
+/// The queue's entrance.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    began: Instant,
+    sender: crossbeam_channel::Sender<(Duration, Happened)>,
+}
+
+impl Sender {
+    /// Puts in something that happens now. After the start's end nobody listens, and that is no error.
+    pub fn send(&self, what: Happened) {
+        let _ = self.sender.send((self.began.elapsed(), what));
+    }
+}
+
+/// A new queue; times count from `began`.
+pub fn queue(began: Instant) -> (Sender, Receiver<(Duration, Happened)>) {
+    let (sender, receiver) = unbounded();
+    (Sender { began, sender }, receiver)
+}

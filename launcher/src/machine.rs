@@ -1,0 +1,59 @@
+//! What this machine has: name, cores, GPUs. Reads `/proc` and the environment; decides nothing.
+
+use protocol::{env, side_channel};
+use std::path::Path;
+
+/// Facts about this machine that a plan depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// Its name.
+    pub host: String,
+    /// Cores that this process may use.
+    pub cores: usize,
+    /// GPUs that this process may use.
+    pub gpus: usize,
+    /// `OMP_NUM_THREADS`, where it is set.
+    pub omp_num_threads: Option<String>,
+    /// Whether the launcher runs as root (mpirun wants to be told).
+    pub root: bool,
+}
+
+impl Machine {
+    /// Looks around.
+    pub fn look() -> Machine {
+        Machine {
+            host: side_channel::host_name(),
+            cores: std::thread::available_parallelism().map_or(1, |n| n.get()),
+            gpus: gpus(),
+            omp_num_threads: std::env::var(env::OMP_NUM_THREADS).ok().filter(|v| !v.is_empty()),
+            root: nix::unistd::geteuid().is_root(),
+        }
+    }
+}
+
+/// Without NVIDIA's driver a left-over `CUDA_VISIBLE_DEVICES` means nothing.
+fn gpus() -> usize {
+    let installed = std::fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, |dir| dir.flatten().count());
+    let driver = installed > 0 || ["/dev/nvidiactl", "/dev/dxg"].iter().any(|p| Path::new(p).exists());
+    match std::env::var("CUDA_VISIBLE_DEVICES") {
+        _ if !driver => 0,
+        Ok(list) => visible(&list),
+        Err(_) => installed,
+    }
+}
+
+/// How many devices a `CUDA_VISIBLE_DEVICES` names; CUDA stops reading at the first invalid one.
+fn visible(list: &str) -> usize {
+    list.split(',').map(str::trim).take_while(|id| !id.is_empty() && !id.starts_with('-')).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::visible;
+
+    #[test]
+    fn visible_devices_are_counted_as_cuda_does() {
+        let lists = ["", "-1", "0", "0,1", "2, 3,5", "GPU-8f3c,GPU-11aa", "0,-1,1", "MIG-1/2/3"];
+        assert_eq!(lists.map(visible), [0, 0, 1, 2, 3, 2, 1, 1]);
+    }
+}

@@ -1,0 +1,254 @@
+//! One start of the job: mpirun, the side channel and the output brought together, until the state
+//! machine of [`crate::attempt`] says that it is over; then everything is ended. What an event means is
+//! decided there, never here.
+
+use crate::attempt::{Attempt, Event, Next, Outcome};
+use crate::cause::{Death, signal_name};
+use crate::channel::Channel;
+use crate::events::{self, Happened, Sender};
+use crate::logs::Logs;
+use crate::output::{self, Sink};
+use crate::plan::{Plan, Start};
+use crate::processes;
+use crate::signals::Arrived;
+use crate::terminal::Terminal;
+use crossbeam_channel::{Receiver, RecvTimeoutError, select};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use protocol::message::Message;
+use protocol::{Rank, Step, env};
+use std::io;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What all starts of a job have in common.
+pub struct Context<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// Log files.
+    pub logs: Arc<Logs>,
+    /// Terminal.
+    pub terminal: Arc<Terminal>,
+    /// Signals to the launcher.
+    pub signals: &'a Receiver<Arrived>,
+    /// How long the workers may take to end when asked.
+    pub grace: Duration,
+}
+
+/// A start that is over.
+#[derive(Debug)]
+pub struct Ended {
+    /// How.
+    pub outcome: Outcome,
+    /// The newest checkpoint that it wrote.
+    pub checkpoint: Option<Step>,
+    /// Where the first worker that failed ran, if one did.
+    pub host: Option<String>,
+    /// Whether somebody wants the whole job to end.
+    pub stopping: bool,
+}
+
+/// How long mpirun may take to end its workers and itself; it needs half a second.
+const MPIRUN_STOPS: Duration = Duration::from_secs(2);
+/// How long killed processes may take to be gone.
+const KILLED_ENDS: Duration = Duration::from_secs(4);
+/// How long the rest of the output may take.
+const REST_OF_OUTPUT: Duration = Duration::from_secs(2);
+
+/// Starts the job once and watches over it to its end. Afterwards none of its processes is left.
+pub fn run(context: &Context, restart: u32) -> io::Result<Ended> {
+    let began = Instant::now();
+    let (sender, events) = events::queue(began);
+    let token = processes::new_token()?;
+    let channel = Channel::open(&token, context.plan.world_size(), sender.clone())?;
+    let start = Start { launcher: channel.address(), restart };
+    let mpirun = spawn(context, &start, &token)?;
+    let pid = Pid::from_raw(mpirun.id() as i32);
+    context.logs.note(&format!("started mpirun, process {pid}, restart {restart}"));
+    let mut watch = Watch {
+        context,
+        attempt: Attempt::new(context.plan.world_size(), context.grace),
+        events,
+        began,
+        pid,
+        mpirun_ended: None,
+        output_ended: false,
+        checkpoint: None,
+    };
+    let outcome = match attach(mpirun, context, &sender) {
+        Ok(()) => watch.watch(),
+        Err(e) => Err(e),
+    };
+    watch.end_everything(&channel, &token);
+    let outcome = outcome?;
+    let rank = if let Outcome::Failed(cause) = &outcome { cause.rank } else { None };
+    let host = rank.and_then(|rank| watch.host(rank));
+    Ok(Ended { outcome, checkpoint: watch.checkpoint, host, stopping: watch.attempt.is_stopping() })
+}
+
+/// mpirun leads a process group of its own, so that Ctrl-C at the terminal reaches the launcher alone.
+fn spawn(context: &Context, start: &Start, token: &str) -> io::Result<Child> {
+    let line = context.plan.command_line(start);
+    let (program, arguments) = line.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut command = Command::new(program);
+    command.args(arguments).envs(context.plan.mpirun_env.iter().cloned()).env(env::JCS_TOKEN, token);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    command.spawn()
+}
+
+/// Threads that turn mpirun's output and end into events.
+fn attach(mut mpirun: Child, context: &Context, sender: &Sender) -> io::Result<()> {
+    let thread = |name: &str| std::thread::Builder::new().name(name.into());
+    let (out, err) = (mpirun.stdout.take(), mpirun.stderr.take());
+    let ended = sender.clone();
+    thread("mpirun").spawn(move || {
+        let status = mpirun.wait();
+        ended.send(Happened::Event(Event::MpirunEnded(death(status))));
+    })?;
+    let sink = Sink {
+        logs: Arc::clone(&context.logs),
+        terminal: Arc::clone(&context.terminal),
+        events: sender.clone(),
+        world_size: context.plan.world_size(),
+    };
+    let (both, ended) = (sink.clone(), sender.clone());
+    let other = thread("stdout").spawn(move || out.into_iter().for_each(|out| output::pump(out, &both)))?;
+    thread("stderr").spawn(move || {
+        err.into_iter().for_each(|err| output::pump(err, &sink));
+        let _ = other.join();
+        ended.send(Happened::Event(Event::OutputEnded));
+    })?;
+    Ok(())
+}
+
+fn death(status: io::Result<ExitStatus>) -> Death {
+    match status {
+        Ok(status) => status.signal().map_or_else(|| Death::Code(status.code().unwrap_or(1)), Death::Signal),
+        Err(_) => Death::Code(1),
+    }
+}
+
+struct Watch<'a> {
+    context: &'a Context<'a>,
+    attempt: Attempt,
+    events: Receiver<(Duration, Happened)>,
+    began: Instant,
+    pid: Pid,
+    mpirun_ended: Option<Death>,
+    output_ended: bool,
+    checkpoint: Option<Step>,
+}
+
+impl Watch<'_> {
+    fn watch(&mut self) -> io::Result<Outcome> {
+        loop {
+            match self.attempt.next(self.began.elapsed()) {
+                Next::Over(outcome) => return Ok(outcome),
+                Next::AskWorkers => self.ask_workers(),
+                Next::Wait(until) => self.wait(until),
+            }
+        }
+    }
+
+    fn ask_workers(&mut self) {
+        self.attempt.asked();
+        self.context.logs.note("forwarding SIGUSR1 to the workers");
+        self.context.terminal.say(&format!(
+            "asked to stop: the workers have {} s to write a checkpoint and end",
+            self.context.grace.as_secs()
+        ));
+        let _ = kill(self.pid, Signal::SIGUSR1);
+    }
+
+    fn wait(&mut self, until: Option<Duration>) {
+        let left = until.map_or(Duration::from_secs(60), |until| until.saturating_sub(self.began.elapsed()));
+        select! {
+            recv(self.events) -> happened => if let Ok((at, what)) = happened { self.take(at, what) },
+            recv(self.context.signals) -> arrived => if let Ok(arrived) = arrived { self.signal(&arrived) },
+            default(left) => {}
+        }
+    }
+
+    fn signal(&mut self, arrived: &Arrived) {
+        let name = signal_name(arrived.signal).unwrap_or("a signal");
+        self.context.logs.note(&format!("received {name}"));
+        self.attempt.on(self.began.elapsed(), arrived.event.clone());
+    }
+
+    fn take(&mut self, at: Duration, what: Happened) {
+        let event = match what {
+            Happened::Note(text) => return self.context.logs.note(&text),
+            Happened::Event(event) => event,
+        };
+        self.note(&event);
+        match &event {
+            Event::Said(rank, Message::Progress(progress)) if *rank == Rank(0) => {
+                self.context.terminal.progress(progress.clone());
+            }
+            Event::Said(_, Message::Checkpoint { step }) => self.checkpoint = self.checkpoint.max(Some(*step)),
+            Event::MpirunEnded(death) => self.mpirun_ended = Some(*death),
+            Event::OutputEnded => self.output_ended = true,
+            _ => {}
+        }
+        self.attempt.on(at, event);
+    }
+
+    fn note(&self, event: &Event) {
+        let text = match event {
+            Event::Hello { rank, host, pid } => format!("rank {rank} is process {pid} on {host}"),
+            Event::Said(_, Message::Progress(_)) | Event::OutputEnded => return,
+            Event::Said(rank, message) => format!("rank {rank} says {message:?}"),
+            Event::Closed(rank) => format!("rank {rank} closed its connection"),
+            Event::Named(named) => format!("mpirun says that rank {} ended first: {:?}", named.rank, named.death),
+            Event::MpirunEnded(death) => format!("mpirun ended: {death:?}"),
+            Event::AskedToStop | Event::MustEnd(_) => return,
+        };
+        self.context.logs.note(&text);
+    }
+
+    fn host(&self, rank: Rank) -> Option<String> {
+        let planned = || self.context.plan.workers.get(rank.0).map(|w| w.host.as_str());
+        self.attempt.host(rank).or_else(planned).map(String::from)
+    }
+
+    /// The cut leash ends the workers, SIGTERM lets mpirun clean up behind itself, and whatever is left
+    /// is killed. All of it takes less than 10 seconds.
+    fn end_everything(&mut self, channel: &Channel, token: &str) {
+        channel.cut();
+        if self.mpirun_ended.is_none() {
+            let _ = kill(self.pid, Signal::SIGTERM);
+            self.wait_for(MPIRUN_STOPS, |watch| watch.mpirun_ended.is_some());
+        }
+        if self.mpirun_ended.is_none() {
+            let _ = killpg(self.pid, Signal::SIGKILL);
+        }
+        let left = processes::kill_carriers(token, KILLED_ENDS);
+        if !left.is_empty() {
+            let text = format!("processes that cannot be killed are left: {left:?}");
+            self.context.logs.note(&text);
+            self.context.terminal.say(&text);
+        }
+        self.wait_for(REST_OF_OUTPUT, |watch| watch.mpirun_ended.is_some() && watch.output_ended);
+        if !matches!(self.mpirun_ended, Some(Death::Code(_))) {
+            remove_session(&std::env::temp_dir(), self.pid);
+        }
+    }
+
+    fn wait_for(&mut self, limit: Duration, done: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + limit;
+        while !done(self) {
+            match self.events.recv_deadline(deadline) {
+                Ok((at, what)) => self.take(at, what),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+}
+
+/// mpirun's own temporary folder, which it leaves behind when it is killed.
+fn remove_session(temporary: &Path, mpirun: Pid) {
+    let _ = std::fs::remove_dir_all(temporary.join(format!("ompi.{mpirun}")));
+}

@@ -1,0 +1,100 @@
+//! Finding and verifying checkpoints.
+
+use super::manifest::{FORMAT, FileEntry, Manifest};
+use super::{BEST, Error, LATEST, MANIFEST, MODEL, OPTIMIZER, STATE, State, step_of};
+use std::path::{Path, PathBuf};
+
+/// A checkpoint that verified.
+#[derive(Debug)]
+pub struct Found {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its state.
+    pub state: State,
+}
+
+/// The newest checkpoint in `checkpoints` that verifies, and why newer ones did not. `None` where there is none at all.
+pub fn newest(checkpoints: &Path) -> Result<(Option<Found>, Vec<Error>), Error> {
+    let mut refused = Vec::new();
+    for step in steps(checkpoints)?.into_iter().rev() {
+        match verify(&checkpoints.join(super::folder_name(step))) {
+            Ok(found) => return Ok((Some(found), refused)),
+            Err(e) => refused.push(e),
+        }
+    }
+    match refused.first() {
+        None => Ok((None, refused)),
+        Some(newest) => Err(Error::NoneUsable { folder: checkpoints.into(), problem: newest.to_string() }),
+    }
+}
+
+/// Steps of the folders in `checkpoints`, ascending.
+pub(super) fn steps(checkpoints: &Path) -> Result<Vec<u64>, Error> {
+    let entries = match std::fs::read_dir(checkpoints) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(Error::Read { path: checkpoints.into(), source }),
+    };
+    let mut steps: Vec<u64> = entries.flatten().filter_map(|e| step_of(e.file_name().to_str()?)).collect();
+    steps.sort_unstable();
+    Ok(steps)
+}
+
+/// Checks sizes and checksums of a checkpoint and reads its state.
+pub fn verify(folder: &Path) -> Result<Found, Error> {
+    let damaged = |problem: String| Error::Damaged { folder: folder.into(), problem };
+    let text = read(&folder.join(MANIFEST)).map_err(|e| damaged(e.to_string()))?;
+    let manifest: Manifest = serde_json::from_slice(&text).map_err(|e| damaged(format!("{MANIFEST}: {e}")))?;
+    if manifest.format > FORMAT {
+        return Err(damaged(format!("format {} is newer than this program ({FORMAT})", manifest.format)));
+    }
+    for name in [MODEL, OPTIMIZER, STATE] {
+        let entry = manifest.files.get(name).ok_or_else(|| damaged(format!("{MANIFEST} does not list {name}")))?;
+        let content = read(&folder.join(name)).map_err(|e| damaged(e.to_string()))?;
+        check(name, entry, &content).map_err(damaged)?;
+    }
+    let text = read(&folder.join(STATE))?;
+    let state = serde_json::from_slice(&text).map_err(|e| damaged(format!("{STATE}: {e}")))?;
+    Ok(Found { folder: folder.into(), state })
+}
+
+fn check(name: &str, expected: &FileEntry, content: &[u8]) -> Result<(), String> {
+    let found = FileEntry::of(content);
+    if found.bytes != expected.bytes {
+        return Err(format!("{name} has {} bytes, {MANIFEST} says {}", found.bytes, expected.bytes));
+    }
+    if found.sha256 != expected.sha256 {
+        return Err(format!("{name} has checksum {}…, {MANIFEST} says {}…", &found.sha256[..12], &expected.sha256[..12.min(expected.sha256.len())]));
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(|source| Error::Read { path: path.into(), source })
+}
+
+/// The weights file that `path` means: a run (its best checkpoint, else the latest), a checkpoint, or a file.
+pub fn resolve_weights(path: &Path) -> Result<PathBuf, Error> {
+    if path.is_file() {
+        return Ok(path.into());
+    }
+    let in_checkpoint = path.join(MODEL);
+    if in_checkpoint.is_file() {
+        return Ok(in_checkpoint);
+    }
+    let checkpoints = path.join("checkpoints");
+    for pointer in [BEST, LATEST] {
+        if let Ok(name) = std::fs::read_to_string(checkpoints.join(pointer)) {
+            let file = checkpoints.join(name.trim()).join(MODEL);
+            if file.is_file() {
+                return Ok(file);
+            }
+        }
+    }
+    let problem = if path.is_dir() {
+        "neither a run with a complete checkpoint nor a checkpoint"
+    } else {
+        "no such file or directory; expected a run, a checkpoint or a weights file"
+    };
+    Err(Error::NoWeights { path: path.into(), problem: problem.into() })
+}

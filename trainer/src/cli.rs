@@ -1,0 +1,106 @@
+//! The command line of `jcs`.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use protocol::config::Device;
+use std::path::PathBuf;
+
+/// Trains, evaluates and applies JCS: segmentation of COVID-19 lesions on chest CT.
+///
+/// `jcs-launch` runs these commands on many workers.
+#[derive(Debug, Parser)]
+#[command(name = "jcs", version, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train a network; goes on from the newest checkpoint of the run directory.
+    Train(Train),
+    /// Measure a network on a split: Dice, IoU, MAE.
+    Eval(Eval),
+    /// Find lesions on images: mask, overlay, result, report.
+    Predict(Predict),
+    /// Show what a weights file, a checkpoint or a run directory holds.
+    Inspect(Inspect),
+}
+
+#[derive(Debug, Args)]
+pub struct Train {
+    /// Configuration file (TOML).
+    pub config: PathBuf,
+    /// Settings that win over the file, as in `train.epochs=3`.
+    #[arg(value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Eval {
+    /// Configuration file (TOML).
+    pub config: PathBuf,
+    /// A run (its best checkpoint, else the latest), a checkpoint, or a weights file.
+    #[arg(long, value_name = "PATH")]
+    pub weights: PathBuf,
+    /// Which split of the configuration to measure.
+    #[arg(long, value_name = "NAME", default_value = "eval")]
+    pub split: Split,
+    /// Also write the metrics to this file as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Settings that win over the file, as in `eval.threshold=0.4`.
+    #[arg(value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Split {
+    /// `data.train`
+    Train,
+    /// `data.eval`
+    Eval,
+}
+
+#[derive(Debug, Args)]
+pub struct Predict {
+    /// A run (its best checkpoint, else the latest), a checkpoint, or a weights file.
+    #[arg(long, value_name = "PATH")]
+    pub weights: PathBuf,
+    /// Folder for the results; one folder for each input, predictions.csv and report.html.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Also write tensors.safetensors: input as the network saw it, output, logits.
+    #[arg(long)]
+    pub save_tensors: bool,
+    /// Probability from which a pixel counts as lesion.
+    #[arg(long, value_name = "P", default_value_t = 0.5, value_parser = probability)]
+    pub threshold: f64,
+    /// Where to compute.
+    #[arg(long, value_name = "auto|cpu|cuda", default_value = "auto", value_parser = device)]
+    pub device: Device,
+    /// PNG or JPEG images, or folders of them.
+    #[arg(required = true, value_name = "INPUT")]
+    pub inputs: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// A weights file, a checkpoint, or a run directory.
+    pub path: PathBuf,
+}
+
+fn probability(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(p) if (0.0..=1.0).contains(&p) => Ok(p),
+        _ => Err("expected a number from 0 to 1".into()),
+    }
+}
+
+fn device(text: &str) -> Result<Device, String> {
+    match text {
+        "auto" => Ok(Device::Auto),
+        "cpu" => Ok(Device::Cpu),
+        "cuda" => Ok(Device::Cuda),
+        _ => Err("expected auto, cpu or cuda".into()),
+    }
+}

@@ -1,0 +1,96 @@
+//! The commands of `jcs`: from arguments to the library.
+
+use crate::cli::{Command, Eval, Predict, Split, Train};
+use collectives::Label;
+use jcs::job::{Job, choose_device};
+use jcs::monitor::ProgressReport;
+use jcs::network::Network;
+use jcs::{Error, checkpoint, data, evaluate, inspect, predict, train, weights};
+use protocol::config::{self, Comm};
+use protocol::env::Place;
+use protocol::message::Progress;
+use protocol::side_channel::SideChannel;
+use protocol::{Exit, Step};
+use std::sync::Arc;
+
+/// Runs a command on this worker.
+pub fn run(command: Command, place: Place, side_channel: Arc<SideChannel>) -> Result<Exit, Error> {
+    match command {
+        Command::Train(args) => run_train(&args, place, side_channel),
+        Command::Eval(args) => run_eval(&args, place, side_channel),
+        Command::Predict(args) => run_predict(&args, place, side_channel),
+        Command::Inspect(args) => {
+            print!("{}", inspect::inspect(&args.path)?);
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// The last step that training finished in this process.
+pub fn last_step() -> Step {
+    Step(train::steps_done())
+}
+
+fn run_train(args: &Train, place: Place, side_channel: Arc<SideChannel>) -> Result<Exit, Error> {
+    let config = config::load(&args.config, &args.overrides)?;
+    let job = Job::join(place, side_channel, config.run.device, &config.comm)?;
+    train::train(config, job)
+}
+
+fn run_eval(args: &Eval, place: Place, side_channel: Arc<SideChannel>) -> Result<Exit, Error> {
+    let config = config::load(&args.config, &args.overrides)?;
+    let (list, key) = match args.split {
+        Split::Train => (&config.data.train, "data.train"),
+        Split::Eval => (&config.data.eval, "data.eval"),
+    };
+    if list.as_os_str().is_empty() {
+        return Err(Error::Usage(format!("{key} is not given: name a list file in {}", args.config.display())));
+    }
+    let file = checkpoint::resolve_weights(&args.weights)?;
+    let job = Job::join(place, side_channel, config.run.device, &config.comm)?;
+    let (network, description) = Network::from_weights(&weights::read(&file)?, job.device)?;
+    if job.is_chief() && !description.assumed.is_empty() {
+        tracing::warn!("{} does not say, so assumed: {}", file.display(), description.assumed.join(", "));
+    }
+    let dataset = Arc::new(data::open(list, &config, &description)?);
+    let mut progress = ProgressReport::new(job.side_channel.clone(), job.is_chief());
+    let (threshold, workers) = (config.eval.threshold, config.data.workers);
+    let metrics = evaluate::evaluate(&network, &dataset, threshold, workers, &job, 0, &mut |p| progress.show(p))?;
+    progress.clear();
+    if job.is_chief() {
+        let json = serde_json::to_string_pretty(&metrics).unwrap_or_default();
+        println!("{json}");
+        if let Some(out) = &args.json {
+            std::fs::write(out, json + "\n").map_err(|source| Error::Write { file: out.clone(), source })?;
+        }
+    }
+    job.collective.shutdown(Label::new(0, "farewell"))?;
+    Ok(Exit::Done)
+}
+
+fn run_predict(args: &Predict, place: Place, side_channel: Arc<SideChannel>) -> Result<Exit, Error> {
+    let device = choose_device(args.device, &place)?;
+    let job = Job::join(place, side_channel, args.device, &Comm::default())?;
+    let mut progress = ProgressReport::new(job.side_channel.clone(), job.is_chief());
+    let request = predict::Request {
+        weights: &args.weights,
+        out: &args.out,
+        inputs: &args.inputs,
+        save_tensors: args.save_tensors,
+        threshold: args.threshold,
+        device,
+        part: (place.rank.0, place.world_size),
+    };
+    let mut show = |done, total| progress.show(Progress { phase: "predict".into(), done, total, ..Progress::default() });
+    let mine = predict::predict(&request, &mut show)?;
+    progress.clear();
+    let bytes = serde_json::to_vec(&mine).unwrap_or_default();
+    let all = job.collective.all_gather(bytes, Label::new(0, "gather predictions"))?;
+    if job.is_chief() {
+        let outcomes = predict::merge(&all);
+        predict::write_report(&args.out, &outcomes, &args.weights)?;
+        println!("{} predictions: {}", outcomes.len(), args.out.join("report.html").display());
+    }
+    job.collective.shutdown(Label::new(0, "farewell"))?;
+    Ok(Exit::Done)
+}

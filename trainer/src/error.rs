@@ -1,0 +1,77 @@
+//! Everything that ends a command, and the exit code that it deserves.
+
+use crate::{checkpoint, ddp, weights};
+use protocol::Exit;
+use protocol::config::ConfigError;
+use std::path::PathBuf;
+
+/// An error that ends the command.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The command cannot be carried out as it was given.
+    #[error("{0}")]
+    Usage(String),
+    /// The data set cannot be used.
+    #[error(transparent)]
+    Data(#[from] data_shards::Error),
+    /// A weights file cannot be used.
+    #[error(transparent)]
+    Weights(#[from] weights::Error),
+    /// A checkpoint cannot be written or read.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    /// The data-parallel step failed.
+    #[error(transparent)]
+    Ddp(#[from] ddp::Error),
+    /// The ranks lost each other.
+    #[error(transparent)]
+    Collective(#[from] collectives::Error),
+    /// A file of the run cannot be written.
+    #[error("cannot write {}: {source}", file.display())]
+    Write {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The run directory cannot be used.
+    #[error("the run directory {} cannot be written: {source}; choose another with run.dir=PATH", dir.display())]
+    RunDirectory {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// libtorch failed.
+    #[error("libtorch: {0}")]
+    Torch(#[from] tch::TchError),
+    /// The shim to libtorch failed.
+    #[error(transparent)]
+    TorchExt(#[from] torch_ext::Error),
+    /// The loss is no number any more.
+    #[error("the loss of step {step} is {loss}: training has diverged; lower optim.lr, or set train.clip_grad_norm")]
+    Diverged {
+        /// The step.
+        step: u64,
+        /// Its loss.
+        loss: f64,
+    },
+}
+
+impl Error {
+    /// The exit code.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Error::Config(_) | Error::Usage(_) | Error::RunDirectory { .. } => Exit::Usage,
+            Error::Ddp(ddp::Error::Difference(_) | ddp::Error::NoGradient { .. }) => Exit::Usage,
+            Error::Data(_) => Exit::BadData,
+            Error::Weights(e) if e.is_bad_input() => Exit::BadData,
+            Error::Checkpoint(e) => e.exit(),
+            Error::Collective(e) | Error::Ddp(ddp::Error::Collective(e)) if e.is_timeout() => Exit::Hang,
+            _ => Exit::WorkerFailed,
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! This worker: its place in the job, its device, its peers, and the signals that reach it.
+
+use crate::Error;
+use collectives::{Alone, Collective, Mpi};
+use protocol::config::{Comm, Device as DeviceName};
+use protocol::env::Place;
+use protocol::side_channel::SideChannel;
+use signal_hook::consts::{SIGTERM, SIGUSR1};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tch::Device;
+
+/// What a worker is and has.
+pub struct Job {
+    /// Rank, world size and the like.
+    pub place: Place,
+    /// Where it computes.
+    pub device: Device,
+    /// The other ranks.
+    pub collective: Arc<dyn Collective>,
+    /// The launcher, if there is one.
+    pub side_channel: Arc<SideChannel>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Job {
+    /// Joins the job: finds the peers, and asks for SIGTERM and SIGUSR1 to be noted, not obeyed.
+    pub fn join(place: Place, side_channel: Arc<SideChannel>, device: DeviceName, comm: &Comm) -> Result<Job, Error> {
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [SIGTERM, SIGUSR1] {
+            // The second one ends at once: the first has set the flag that arms this.
+            let ended = signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, stop.clone())
+                .and_then(|_| signal_hook::flag::register(signal, stop.clone()));
+            ended.map_err(|e| Error::Usage(format!("cannot handle signal {signal}: {e}")))?;
+        }
+        let device = choose_device(device, &place)?;
+        let collective = connect(&place, comm)?;
+        Ok(Job { place, device, collective, side_channel, stop })
+    }
+
+    /// Whether this worker was asked to stop (SIGTERM or SIGUSR1).
+    pub fn asked_to_stop(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Whether this is rank 0, which writes files and speaks to people.
+    pub fn is_chief(&self) -> bool {
+        self.place.rank.0 == 0
+    }
+}
+
+fn connect(place: &Place, comm: &Comm) -> Result<Arc<dyn Collective>, Error> {
+    if place.world_size == 1 {
+        refuse_lonely_world()?;
+        return Ok(Arc::new(Alone));
+    }
+    let mpi = Mpi::start(Duration::from_secs_f64(comm.timeout_s))?;
+    if (mpi.world_size(), mpi.rank()) != (place.world_size, place.rank.0) {
+        return Err(Error::Usage(format!(
+            "rank {} of {} by the environment, but rank {} of {} in MPI's world: start the workers with jcs-launch, \
+             or with an mpirun of the Open MPI that jcs was built with",
+            place.rank,
+            place.world_size,
+            mpi.rank(),
+            mpi.world_size()
+        )));
+    }
+    Ok(Arc::new(mpi))
+}
+
+/// A scheduler that started several tasks without our environment would train the same thing
+/// several times over one run directory.
+fn refuse_lonely_world() -> Result<(), Error> {
+    for (name, whose) in [("OMPI_COMM_WORLD_SIZE", "mpirun"), ("SLURM_STEP_NUM_TASKS", "srun")] {
+        let tasks = std::env::var(name).ok().and_then(|v| v.parse::<usize>().ok()).unwrap_or(1);
+        let launched = std::env::var_os(protocol::env::WORLD_SIZE).is_some();
+        if tasks > 1 && !launched {
+            return Err(Error::Usage(format!(
+                "{whose} started {tasks} tasks ({name}), but this worker's world is 1: start the job with jcs-launch"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The device that `name` means for this worker.
+pub fn choose_device(name: DeviceName, place: &Place) -> Result<Device, Error> {
+    match name {
+        DeviceName::Cpu => Ok(Device::Cpu),
+        DeviceName::Auto if !std::path::Path::new("/proc/driver/nvidia").exists() => Ok(Device::Cpu),
+        DeviceName::Auto | DeviceName::Cuda => match (torch_ext::load_cuda(), tch::Cuda::is_available(), name) {
+            (Ok(()), true, _) => Ok(Device::Cuda(place.local_rank)),
+            (_, _, DeviceName::Auto) => Ok(Device::Cpu),
+            (Err(e), _, _) => Err(Error::Usage(format!(
+                "run.device = cuda, but libtorch's CUDA half does not load ({e}); run `make setup GPU=1`"
+            ))),
+            (Ok(()), false, _) => Err(Error::Usage("run.device = cuda, but there is no usable GPU and driver".into())),
+        },
+    }
+}

@@ -1,0 +1,110 @@
+//! Segmentation metrics. Pure.
+
+use serde::Serialize;
+
+/// What the evaluation of one sample leaves, enough for every metric of the whole split.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SampleScore {
+    /// Index of the sample in the data set.
+    pub index: u64,
+    /// Pixels that are lesion in prediction and mask.
+    pub both: f64,
+    /// Pixels that are lesion in the prediction.
+    pub predicted: f64,
+    /// Pixels that are lesion in the mask.
+    pub actual: f64,
+    /// Official IoU: of the prediction thresholded at twice its mean.
+    pub iou: f64,
+    /// Mean absolute error of the probabilities.
+    pub mae: f64,
+}
+
+/// Number of float64 values of a score on the wire.
+pub const WIRE: usize = 6;
+
+impl SampleScore {
+    /// The score as numbers, to be gathered over the ranks.
+    pub fn to_wire(self) -> [f64; WIRE] {
+        [self.index as f64, self.both, self.predicted, self.actual, self.iou, self.mae]
+    }
+
+    /// Inverse of [`Self::to_wire`].
+    pub fn from_wire(v: [f64; WIRE]) -> SampleScore {
+        SampleScore { index: v[0] as u64, both: v[1], predicted: v[2], actual: v[3], iou: v[4], mae: v[5] }
+    }
+
+    /// Dice of this sample alone; 1 where neither prediction nor mask has a lesion.
+    pub fn dice(&self) -> f64 {
+        ratio(2.0 * self.both, self.predicted + self.actual)
+    }
+}
+
+/// Metrics of a split, every sample counted once.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Metrics {
+    /// Samples.
+    pub samples: usize,
+    /// Pooled Dice: over the pixels of the whole split.
+    pub dice: f64,
+    /// Mean of the samples' Dice.
+    pub dice_mean: f64,
+    /// Official IoU: mean over the samples, each thresholded at twice its mean prediction.
+    pub iou: f64,
+    /// Mean absolute error, mean over the samples.
+    pub mae: f64,
+}
+
+/// Metrics of a split from the scores of its samples, summed in the order of their index, so that
+/// the number of workers does not matter.
+pub fn pool(mut scores: Vec<SampleScore>) -> Metrics {
+    scores.sort_by_key(|s| s.index);
+    scores.dedup_by_key(|s| s.index);
+    let sum = |f: fn(&SampleScore) -> f64| scores.iter().map(f).sum::<f64>();
+    let n = scores.len().max(1) as f64;
+    Metrics {
+        samples: scores.len(),
+        dice: ratio(2.0 * sum(|s| s.both), sum(|s| s.predicted) + sum(|s| s.actual)),
+        dice_mean: sum(SampleScore::dice) / n,
+        iou: sum(|s| s.iou) / n,
+        mae: sum(|s| s.mae) / n,
+    }
+}
+
+/// `a / b`; 1 where both are empty.
+pub fn ratio(a: f64, b: f64) -> f64 {
+    if b == 0.0 { 1.0 } else { a / b }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn score(index: u64, both: f64, predicted: f64, actual: f64) -> SampleScore {
+        SampleScore { index, both, predicted, actual, iou: 0.5, mae: 0.1 * index as f64 }
+    }
+
+    #[test]
+    fn pooled_dice_weighs_pixels_and_mean_dice_samples() {
+        let m = pool(vec![score(1, 0.0, 10.0, 0.0), score(0, 40.0, 50.0, 40.0)]);
+        assert_eq!(m.samples, 2);
+        assert!((m.dice - 0.8).abs() < 1e-12);
+        assert!((m.dice_mean - (80.0 / 90.0) / 2.0).abs() < 1e-12);
+        assert!((m.mae - 0.05).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_sample_that_two_ranks_scored_counts_once() {
+        assert_eq!(pool(vec![score(3, 1.0, 2.0, 2.0); 2]), pool(vec![score(3, 1.0, 2.0, 2.0)]));
+    }
+
+    #[test]
+    fn nothing_found_where_nothing_is_counts_as_right() {
+        assert_eq!(pool(vec![score(0, 0.0, 0.0, 0.0)]).dice, 1.0);
+    }
+
+    #[test]
+    fn the_wire_keeps_every_bit() {
+        let s = score(7, 1.0, 1.0 / 3.0, 3.0);
+        assert_eq!(SampleScore::from_wire(s.to_wire()), s);
+    }
+}

@@ -1,0 +1,170 @@
+//! Layers that the networks share.
+
+use super::{Init, Scope};
+use tch::{Kind, Tensor};
+
+/// A square 2-D convolution with bias (`torch.nn.Conv2d`).
+#[derive(Debug)]
+pub(crate) struct Conv {
+    weight: Tensor,
+    bias: Tensor,
+    padding: i64,
+    dilation: i64,
+}
+
+impl Conv {
+    /// `kernel`×`kernel`, stride 1, padded so that height and width stay.
+    pub(crate) fn new(mut scope: Scope<'_>, input: i64, output: i64, kernel: i64) -> Conv {
+        Self::with(&mut scope, input, output, kernel, 1, Init::He)
+    }
+
+    /// 3×3 with this dilation, padded so that height and width stay.
+    pub(crate) fn dilated(mut scope: Scope<'_>, channels: i64, dilation: i64) -> Conv {
+        Self::with(&mut scope, channels, channels, 3, dilation, Init::He)
+    }
+
+    /// 1×1 to a single map, started close to zero, so that every pixel starts at probability 1/2.
+    pub(crate) fn head(mut scope: Scope<'_>, input: i64) -> Conv {
+        Self::with(&mut scope, input, 1, 1, 1, Init::Normal(0.01))
+    }
+
+    fn with(scope: &mut Scope<'_>, input: i64, output: i64, kernel: i64, dilation: i64, init: Init) -> Conv {
+        Conv {
+            weight: scope.parameter("weight", &[output, input, kernel, kernel], init),
+            bias: scope.parameter("bias", &[output], Init::Const(0.0)),
+            padding: dilation * (kernel / 2),
+            dilation,
+        }
+    }
+
+    /// `(N, input, H, W)` → `(N, output, H, W)`.
+    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+        self.convolve(x, &self.weight, &self.bias)
+    }
+
+    fn convolve(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
+        x.conv2d(weight, Some(bias), [1, 1], [self.padding; 2], [self.dilation; 2], 1)
+    }
+}
+
+/// Convolution and ReLU; its tensors are named `conv.weight`, `conv.bias`.
+#[derive(Debug)]
+pub(crate) struct ConvRelu(Conv);
+
+impl ConvRelu {
+    pub(crate) fn new(mut scope: Scope<'_>, input: i64, output: i64, kernel: i64) -> ConvRelu {
+        ConvRelu(Conv::new(scope.child("conv"), input, output, kernel))
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+        self.0.forward(x).relu_()
+    }
+}
+
+/// Convolution, frozen batch norm and ReLU: `conv.*`, `bn.*`.
+#[derive(Debug)]
+pub(crate) struct ConvNormRelu {
+    conv: Conv,
+    norm: FrozenNorm,
+}
+
+impl ConvNormRelu {
+    pub(crate) fn new(mut scope: Scope<'_>, input: i64, output: i64) -> ConvNormRelu {
+        ConvNormRelu {
+            conv: Conv::new(scope.child("conv"), input, output, 3),
+            norm: FrozenNorm::new(scope.child("bn"), output),
+        }
+    }
+
+    /// The norm is folded into the weights: `(W·s) ∗ x + (b·s + t)` equals `(W ∗ x + b)·s + t`, and
+    /// spares two passes over the activations in each direction.
+    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+        let (scale, shift) = self.norm.scale_and_shift();
+        let weight = &self.conv.weight * scale.view([-1, 1, 1, 1]);
+        let bias = &self.conv.bias * scale + shift;
+        self.conv.convolve(x, &weight, &bias).relu_()
+    }
+}
+
+/// Batch norm whose four tensors never change: `y = x·s + (b − mean·s)`, `s = weight / sqrt(var)`,
+/// without epsilon.
+#[derive(Debug)]
+struct FrozenNorm {
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    var: Tensor,
+}
+
+impl FrozenNorm {
+    fn new(mut scope: Scope<'_>, channels: i64) -> FrozenNorm {
+        FrozenNorm {
+            weight: scope.buffer("weight", &[channels], 1.0),
+            bias: scope.buffer("bias", &[channels], 0.0),
+            mean: scope.buffer("running_mean", &[channels], 0.0),
+            var: scope.buffer("running_var", &[channels], 1.0),
+        }
+    }
+
+    fn scale_and_shift(&self) -> (Tensor, Tensor) {
+        let scale = &self.weight * self.var.rsqrt();
+        let shift = &self.bias - &self.mean * &scale;
+        (scale, shift)
+    }
+}
+
+/// Squeeze and excitation (Hu et al., 2018): scales each channel by a gate computed from all means.
+#[derive(Debug)]
+pub(crate) struct SqueezeExcite {
+    linear1: Linear,
+    linear2: Linear,
+}
+
+impl SqueezeExcite {
+    /// `hidden` units between the two linear layers.
+    pub(crate) fn new(mut scope: Scope<'_>, channels: i64, hidden: i64) -> SqueezeExcite {
+        SqueezeExcite {
+            linear1: Linear::new(scope.child("linear1"), channels, hidden),
+            linear2: Linear::new(scope.child("linear2"), hidden, channels),
+        }
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+        let means = x.mean_dim([2i64, 3].as_slice(), false, None::<Kind>);
+        let gates = self.linear2.forward(&self.linear1.forward(&means).relu()).sigmoid();
+        x * gates.unsqueeze(-1).unsqueeze(-1)
+    }
+}
+
+#[derive(Debug)]
+struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    fn new(mut scope: Scope<'_>, input: i64, output: i64) -> Linear {
+        Linear {
+            weight: scope.parameter("weight", &[output, input], Init::He),
+            bias: scope.parameter("bias", &[output], Init::Const(0.0)),
+        }
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        x.linear(&self.weight, Some(&self.bias))
+    }
+}
+
+/// `x` resized to height and width of `size`, bilinear, `align_corners = false`.
+pub(crate) fn bilinear(x: &Tensor, size: (i64, i64)) -> Tensor {
+    if height_width(x) == size {
+        return x.shallow_clone();
+    }
+    x.upsample_bilinear2d([size.0, size.1], false, None, None)
+}
+
+/// Height and width of `(N, C, H, W)`.
+pub(crate) fn height_width(x: &Tensor) -> (i64, i64) {
+    let size = x.size();
+    (size[2], size[3])
+}

@@ -1,0 +1,133 @@
+//! One optimizer step.
+
+use super::session::Session;
+use crate::Error;
+use crate::ddp::StepTimes;
+use crate::evaluate::le_f64;
+use crate::{loss, optim};
+use collectives::Label;
+use protocol::config::Precision;
+use serde_json::{Map, json};
+use std::time::{Duration, Instant};
+use tch::Tensor;
+use torch_ext::Autocast;
+
+/// What a step did.
+pub(super) struct StepReport {
+    pub(super) loss: f64,
+    lr: f64,
+    gradient_norm: f64,
+    seconds: f64,
+    data_seconds: f64,
+    times: StepTimes,
+    /// Whether any rank was asked to stop.
+    pub(super) stop: bool,
+}
+
+/// What this rank did in a step, before the ranks meet.
+struct Mine {
+    losses: Vec<f64>,
+    data: Duration,
+    times: StepTimes,
+}
+
+impl Session {
+    /// Forward and backward over this worker's micro-batches, the sum over all ranks, one update.
+    pub(super) fn train_step(&mut self) -> Result<StepReport, Error> {
+        let started = Instant::now();
+        let lr = optim::learning_rate(&self.config.optim, self.step, self.max_steps);
+        let mine = self.forward_backward()?;
+        let (loss, stop) = self.meet(&mine.losses)?;
+        if !loss.is_finite() {
+            return Err(Error::Diverged { step: self.step + 1, loss });
+        }
+        let gradient_norm = self.clip();
+        self.step += 1;
+        self.reducer.flats.update(&self.adam, lr, self.step);
+        self.reducer.settle(self.step)?;
+        self.last_loss = loss;
+        Ok(StepReport {
+            loss,
+            lr,
+            gradient_norm,
+            seconds: started.elapsed().as_secs_f64(),
+            data_seconds: mine.data.as_secs_f64(),
+            times: mine.times,
+            stop,
+        })
+    }
+
+    fn forward_backward(&mut self) -> Result<Mine, Error> {
+        self.reducer.flats.zero_gradients();
+        let count = self.plan.micro_batches();
+        let (mut losses, mut data) = (Vec::with_capacity(count), Duration::ZERO);
+        for i in 0..count {
+            let waiting = Instant::now();
+            let batch = self.stream.next_batch()?;
+            data += waiting.elapsed();
+            let loss = self.loss(&batch.images, &batch.masks)?;
+            losses.push(loss.double_value(&[]));
+            // Weighted by samples: the sum over all micro-batches of all ranks is divided by the global batch.
+            self.reducer.backward(&(loss * batch.len() as f64), self.step, i + 1 == count)?;
+        }
+        let times = self.reducer.finish(self.batches.global)?;
+        Ok(Mine { losses, data, times })
+    }
+
+    fn loss(&self, images: &Tensor, masks: &Tensor) -> Result<Tensor, Error> {
+        let images = match self.config.train.channels_last {
+            true => torch_ext::channels_last(images)?,
+            false => images.shallow_clone(),
+        };
+        let _autocast = match self.config.train.precision {
+            Precision::Bf16 => Some(Autocast::bf16(self.job.device)?),
+            Precision::Fp32 => None,
+        };
+        Ok(loss::segmentation(&self.network.logits(&images), masks, &self.config.loss))
+    }
+
+    /// The mean loss over the global batch, and whether any rank was asked to stop. Losses are added
+    /// in the order of the micro-batches, so that the number of workers does not matter.
+    fn meet(&self, losses: &[f64]) -> Result<(f64, bool), Error> {
+        let stop = f64::from(u8::from(self.job.asked_to_stop()));
+        let bytes = std::iter::once(&stop).chain(losses).flat_map(|x| x.to_le_bytes()).collect();
+        let all = self.job.collective.all_gather(bytes, Label::new(self.step, "gather losses"))?;
+        let stop = all.iter().any(|rank| rank.chunks_exact(8).next().is_some_and(|b| le_f64(b) != 0.0));
+        let losses = all.iter().flat_map(|rank| rank.chunks_exact(8).skip(1)).map(le_f64);
+        Ok((losses.sum::<f64>() / self.batches.micro_batches() as f64, stop))
+    }
+
+    /// Scales the gradient down where it is longer than `train.clip_grad_norm`, and returns its
+    /// length before that (`torch.nn.utils.clip_grad_norm_`).
+    fn clip(&mut self) -> f64 {
+        let norm = self.reducer.flats.gradient_norm();
+        if let Some(limit) = self.config.train.clip_grad_norm
+            && norm > limit
+        {
+            self.reducer.flats.scale_gradients(limit / (norm + 1e-6));
+        }
+        norm
+    }
+
+    /// Writes the step's line and shows the progress.
+    pub(super) fn log_step(&mut self, r: &StepReport) -> Result<(), Error> {
+        let rate = self.batches.global as f64 / r.seconds;
+        self.show_progress(rate);
+        let fields = json!({
+            "epoch": (self.step - 1) / self.plan.steps_per_epoch(),
+            "samples": self.step * self.batches.global as u64,
+            "loss": r.loss,
+            "lr": r.lr,
+            "step_seconds": r.seconds,
+            "samples_per_second": rate,
+            "data_seconds": r.data_seconds,
+            "backward_seconds": r.times.backward.as_secs_f64(),
+            "comm_seconds": r.times.communication.as_secs_f64(),
+            "comm_exposed_seconds": r.times.exposed.as_secs_f64(),
+            "comm_first_start": r.times.first_start,
+            "grad_norm": r.gradient_norm,
+        });
+        let fields = fields.as_object().cloned().unwrap_or_else(Map::new);
+        self.monitor.write("train", self.step, fields)
+    }
+}
