@@ -30,8 +30,10 @@ fn text(events: &Receiver<(Duration, Happened)>) -> String {
 
 fn is_closed(mut stream: TcpStream) -> bool {
     stream.set_read_timeout(Some(WAIT)).unwrap();
-    matches!(stream.read(&mut [0]), Ok(0))
-        || stream.read(&mut [0]).is_err_and(|e| e.kind() != io::ErrorKind::WouldBlock)
+    match stream.read(&mut [0]) {
+        Ok(n) => n == 0,
+        Err(e) => e.kind() == io::ErrorKind::ConnectionReset,
+    }
 }
 
 #[test]

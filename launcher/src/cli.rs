@@ -8,20 +8,26 @@ use std::str::FromStr;
 
 const AFTER_HELP: &str = "\
 Examples:
-  jcs-launch configs/demo.toml                             train, one worker a GPU (or one on the CPU)
+  jcs-launch configs/demo.toml               train: one worker a GPU, or one
   jcs-launch --nproc-per-node 2 configs/demo.toml train.epochs=3 optim.lr=1e-3
-  jcs-launch --dry-run --nproc-per-node 2 configs/demo.toml
+  jcs-launch --nproc-per-node 2 --dry-run configs/demo.toml
   jcs-launch --nproc-per-node 2 eval configs/demo.toml --weights runs/demo
 
 Signals:
-  SIGTERM, SIGUSR1    the workers write a checkpoint and end, within --grace-period; a second one ends at once
-  SIGINT, SIGHUP, SIGQUIT    everything ends at once
+  SIGTERM, SIGUSR1         workers write a checkpoint and end; a second one
+                           ends everything at once
+  SIGINT, SIGHUP, SIGQUIT  everything ends at once
 
 Exit codes:
-  0 done · 2 usage or configuration · 3 bad input data · 4 a worker failed and restarts are used up ·
-  5 hang or collective timeout · 143 preempted after a checkpoint · 128+N stopped by signal N
+  0    done
+  2    usage or configuration
+  3    bad input data
+  4    a worker failed and restarts are used up
+  5    hang or collective timeout
+  143  preempted (SIGTERM or SIGUSR1) after a checkpoint
+  128+N  stopped by another signal N
 
-This version runs on this machine only.";
+This version runs on the machine that it is started on.";
 
 /// Starts the workers of a data-parallel job, one process a GPU, and watches over them.
 #[derive(Debug, Parser)]

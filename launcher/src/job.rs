@@ -64,9 +64,8 @@ struct Job<'a> {
 impl Job<'_> {
     fn announce(&self) {
         self.say(&self.context.plan.headline());
-        match self.context.logs.folder() {
-            Some(folder) => self.say(&format!("logs in {}", folder.display())),
-            None => {}
+        if let Some(folder) = self.context.logs.folder() {
+            self.say(&format!("logs in {}", folder.display()));
         }
     }
 

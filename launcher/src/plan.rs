@@ -8,6 +8,7 @@ use crate::nodes::{self, NodesError};
 use crate::ranks::{FilterError, RanksFilter};
 use protocol::config::{ConfigError, Device};
 use protocol::{Rank, env};
+use std::path::PathBuf;
 
 /// What the user asked for.
 #[derive(Clone, Debug)]
@@ -110,6 +111,12 @@ pub enum PlanError {
         /// GPUs.
         gpus: usize,
     },
+    /// `/usr/bin/env` takes a program with `=` in its path for a variable.
+    #[error("the path of {} has an equals sign, which /usr/bin/env cannot start: move the programs", jcs.display())]
+    Path {
+        /// The worker.
+        jcs: PathBuf,
+    },
     /// An argument that mpirun would change.
     #[error("argument {position} of jcs {command} is {argument:?}, which mpirun cannot pass on")]
     Argument {
@@ -125,6 +132,9 @@ pub enum PlanError {
 /// Plans the job.
 pub fn plan(request: &Request, machine: &Machine, programs: &Programs) -> Result<Plan, PlanError> {
     passable(&request.task)?;
+    if programs.jcs.to_string_lossy().contains('=') {
+        return Err(PlanError::Path { jcs: programs.jcs.clone() });
+    }
     let gpus = gpus_to_use(request.device, machine)?;
     let count = count(request, &machine.host, gpus)?;
     if gpus > 0 && count > gpus {

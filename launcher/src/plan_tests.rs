@@ -100,3 +100,10 @@ fn mpirun_is_told_about_root_only_when_root() {
     let root = Machine { root: true, ..machine(1, 0) };
     assert_eq!(planned(&r, &root).unwrap().mpirun_env.len(), 2);
 }
+
+#[test]
+fn a_path_that_env_would_misread_is_refused() {
+    let odd = Programs { jcs: "/lr=1/jcs".into(), ..programs() };
+    let error = plan(&request("1", Nproc::Auto, Device::Cpu), &machine(1, 0), &odd).unwrap_err();
+    assert!(error.to_string().contains("/lr=1/jcs"), "{error}");
+}

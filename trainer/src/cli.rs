@@ -9,13 +9,13 @@ use std::path::PathBuf;
 /// `jcs-launch` runs these commands on many workers.
 #[derive(Debug, Parser)]
 #[command(name = "jcs", version, propagate_version = true, max_term_width = 100)]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Train a network; goes on from the newest checkpoint of the run directory.
     Train(Train),
     /// Measure a network on a split: Dice, IoU, MAE.
@@ -27,34 +27,34 @@ pub enum Command {
 }
 
 #[derive(Debug, Args)]
-pub struct Train {
+pub(crate) struct Train {
     /// Configuration file (TOML).
-    pub config: PathBuf,
+    pub(crate) config: PathBuf,
     /// Settings that win over the file, as in `train.epochs=3`.
     #[arg(value_name = "KEY=VALUE")]
-    pub overrides: Vec<String>,
+    pub(crate) overrides: Vec<String>,
 }
 
 #[derive(Debug, Args)]
-pub struct Eval {
+pub(crate) struct Eval {
     /// Configuration file (TOML).
-    pub config: PathBuf,
+    pub(crate) config: PathBuf,
     /// A run (its best checkpoint, else the latest), a checkpoint, or a weights file.
     #[arg(long, value_name = "PATH")]
-    pub weights: PathBuf,
+    pub(crate) weights: PathBuf,
     /// Which split of the configuration to measure.
     #[arg(long, value_name = "NAME", default_value = "eval")]
-    pub split: Split,
+    pub(crate) split: Split,
     /// Also write the metrics to this file as JSON.
     #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
+    pub(crate) json: Option<PathBuf>,
     /// Settings that win over the file, as in `eval.threshold=0.4`.
     #[arg(value_name = "KEY=VALUE")]
-    pub overrides: Vec<String>,
+    pub(crate) overrides: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Split {
+pub(crate) enum Split {
     /// `data.train`
     Train,
     /// `data.eval`
@@ -62,31 +62,31 @@ pub enum Split {
 }
 
 #[derive(Debug, Args)]
-pub struct Predict {
+pub(crate) struct Predict {
     /// A run (its best checkpoint, else the latest), a checkpoint, or a weights file.
     #[arg(long, value_name = "PATH")]
-    pub weights: PathBuf,
+    pub(crate) weights: PathBuf,
     /// Folder for the results; one folder for each input, predictions.csv and report.html.
     #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
+    pub(crate) out: PathBuf,
     /// Also write tensors.safetensors: input as the network saw it, output, logits.
     #[arg(long)]
-    pub save_tensors: bool,
+    pub(crate) save_tensors: bool,
     /// Probability from which a pixel counts as lesion.
     #[arg(long, value_name = "P", default_value_t = 0.5, value_parser = probability)]
-    pub threshold: f64,
+    pub(crate) threshold: f64,
     /// Where to compute.
     #[arg(long, value_name = "auto|cpu|cuda", default_value = "auto", value_parser = device)]
-    pub device: Device,
+    pub(crate) device: Device,
     /// PNG or JPEG images, or folders of them.
     #[arg(required = true, value_name = "INPUT")]
-    pub inputs: Vec<PathBuf>,
+    pub(crate) inputs: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]
-pub struct Inspect {
+pub(crate) struct Inspect {
     /// A weights file, a checkpoint, or a run directory.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
 }
 
 fn probability(text: &str) -> Result<f64, String> {

@@ -14,7 +14,7 @@ use protocol::{Exit, Step};
 use std::sync::Arc;
 
 /// Runs a command on this worker.
-pub fn run(command: Command, place: Place, side_channel: Arc<SideChannel>) -> Result<Exit, Error> {
+pub(crate) fn run(command: Command, place: Place, side_channel: Arc<SideChannel>) -> Result<Exit, Error> {
     match command {
         Command::Train(args) => run_train(&args, place, side_channel),
         Command::Eval(args) => run_eval(&args, place, side_channel),
@@ -27,7 +27,7 @@ pub fn run(command: Command, place: Place, side_channel: Arc<SideChannel>) -> Re
 }
 
 /// The last step that training finished in this process.
-pub fn last_step() -> Step {
+pub(crate) fn last_step() -> Step {
     Step(train::steps_done())
 }
 

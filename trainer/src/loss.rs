@@ -28,7 +28,7 @@ fn dice_losses(p: &Tensor, t: &Tensor, over: DiceOver) -> Tensor {
     };
     let sum = |x: &Tensor| x.sum_dim_intlist(dims, false, Kind::Float);
     let ratio = (sum(&(p * t)) * 2.0 + EPSILON) / (sum(p) + sum(t) + EPSILON);
-    let losses = 1.0 - ratio;
+    let losses: Tensor = 1.0 - ratio;
     match over {
         DiceOver::Batch => losses.sum(Kind::Float),
         DiceOver::Sample => losses.mean_dim([0i64].as_slice(), false, Kind::Float).sum(Kind::Float),

@@ -1,4 +1,5 @@
 //! A folder with `jcs-launch`, and the fake worker beside it as `jcs`; and what the tests ask of a run.
+#![expect(clippy::print_stderr, reason = "a skipped test says so")]
 
 use std::fs;
 use std::io::Read;

@@ -79,7 +79,7 @@ fn wrong_input_is_never_restarted() {
         // Usage errors of jcs can come before its hello.
         let ran = house.train(&[], &[("FAKE_0", "hello sleep:60000"), ("FAKE_1", &format!("exit:{code}"))]);
         assert_eq!(ran.code, code, "{}", ran.err);
-        assert!(ran.last_line().contains(&format!("rank 1 on")), "{}", ran.err);
+        assert!(ran.last_line().contains("rank 1 on"), "{}", ran.err);
     }
 }
 

@@ -56,10 +56,10 @@ impl Single {
     pub fn logits_tapped(&self, x: &Tensor, tap: &mut dyn FnMut(&str, &Tensor)) -> Tensor {
         let mut features = self.vgg16.forward(x);
         tap("vgg16.conv5_3", &features[4]);
-        let sixth = self.gpd1.forward(&features[4].max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], false));
-        tap("gpd1", &sixth);
         features[4] = self.gpd.forward(&features[4]);
         tap("gpd", &features[4]);
+        let sixth = self.gpd1.forward(&features[4].max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], false));
+        tap("gpd1", &sixth);
         features.push(sixth);
         let decoded = self.fpn.forward(&features);
         tap("fpn.fuse.4", &decoded[4]);

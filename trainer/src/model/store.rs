@@ -95,14 +95,14 @@ impl Scope<'_> {
     }
 
     fn make(&self, shape: &[i64], init: Init) -> Tensor {
-        let tensor = Tensor::zeros(shape, (Kind::Float, self.store.device));
+        let mut tensor = Tensor::zeros(shape, (Kind::Float, self.store.device));
         match init {
             Init::Const(0.0) => tensor,
-            Init::Const(value) => tensor.fill(value),
-            Init::Normal(sigma) => tensor.normal(0.0, sigma),
+            Init::Const(value) => tensor.fill_(value),
+            Init::Normal(sigma) => tensor.normal_(0.0, sigma),
             Init::He => {
                 let fan_in: i64 = shape[1..].iter().product();
-                tensor.normal(0.0, (2.0 / fan_in as f64).sqrt())
+                tensor.normal_(0.0, (2.0 / fan_in as f64).sqrt())
             }
         }
     }

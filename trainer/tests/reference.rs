@@ -1,0 +1,194 @@
+//! The network, its loss and its training against what the official implementation computes
+//! (`tests/reference/`: float32 on a CPU, weights and inputs made by the fill below with seed 1).
+
+use jcs::ddp::{Limits, Reducer};
+use jcs::loss::segmentation;
+use jcs::model::{Single, SingleConfig, Store};
+use jcs::optim::{Adam, AdamSettings, learning_rate};
+use jcs::weights;
+use protocol::config::{Loss, Optim};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tch::{Device, Kind, Tensor};
+
+fn reference(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/reference").join(name)
+}
+
+fn load(name: &str) -> HashMap<String, Tensor> {
+    weights::read(&reference(name)).unwrap().tensors.into_iter().collect()
+}
+
+/// FNV-1a, 64 bits.
+fn fnv1a(text: &str) -> u64 {
+    text.bytes().fold(0xCBF2_9CE4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01B3))
+}
+
+/// `n` numbers in [-0.5, 0.5): SplitMix64 started at the key's hash plus the seed, top 24 bits.
+fn unit(key: &str, n: usize, seed: u64) -> Vec<f64> {
+    let start = fnv1a(key).wrapping_add(seed);
+    let draw = |i: usize| {
+        let mut z = start.wrapping_add(0x9E37_79B9_7F4A_7C15u64.wrapping_mul(i as u64 + 1));
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) >> 40) as f64 / f64::from(1 << 24) - 0.5
+    };
+    (0..n).map(draw).collect()
+}
+
+fn fill(key: &str, shape: &[i64], seed: u64) -> Tensor {
+    let n = shape.iter().product::<i64>() as usize;
+    let leaf = key.rsplit('.').next().unwrap();
+    let fan_in = shape.iter().skip(1).product::<i64>() as f64;
+    let scale = |u: f64| match leaf {
+        "running_var" => 1.0 + 0.4 * u,
+        "running_mean" => 0.1 * u,
+        _ if shape.len() >= 2 => u * (24.0 / fan_in).sqrt(),
+        "weight" => 1.0 + 0.2 * u,
+        _ => 0.1 * u,
+    };
+    let values: Vec<f32> = unit(key, n, seed).into_iter().map(|u| scale(u) as f32).collect();
+    Tensor::from_slice(&values).view(shape)
+}
+
+fn image(name: &str, shape: &[i64]) -> Tensor {
+    let n = shape.iter().product::<i64>() as usize;
+    let values: Vec<f32> = unit(name, n, 1).into_iter().map(|u| (u * 4.0) as f32).collect();
+    Tensor::from_slice(&values).view(shape)
+}
+
+/// One disc an image.
+fn mask(name: &str, [n, h, w]: [usize; 3]) -> Tensor {
+    let u = unit(name, n * 3, 1);
+    let mut values = Vec::with_capacity(n * h * w);
+    for i in 0..n {
+        let (cy, cx) = ((u[3 * i] + 0.5) * h as f64, (u[3 * i + 1] + 0.5) * w as f64);
+        let r = (u[3 * i + 2] + 0.75) * 0.3 * h.min(w) as f64;
+        for y in 0..h {
+            for x in 0..w {
+                let inside = (y as f64 - cy).powi(2) + (x as f64 - cx).powi(2) < r * r;
+                values.push(f32::from(u8::from(inside)));
+            }
+        }
+    }
+    Tensor::from_slice(&values).view([n as i64, h as i64, w as i64])
+}
+
+fn network() -> (Store, Single) {
+    let mut store = Store::new(Device::Cpu);
+    let single = Single::new(&mut store, SingleConfig { width: 1.0 });
+    tch::no_grad(|| {
+        for e in store.entries() {
+            e.tensor.detach().copy_(&fill(&e.name, &e.tensor.size(), 1));
+        }
+    });
+    (store, single)
+}
+
+/// ‖ours − theirs‖ / ‖theirs‖
+fn distance(ours: &Tensor, theirs: &Tensor) -> f64 {
+    let (ours, theirs) = (ours.to_kind(Kind::Double).flatten(0, -1), theirs.to_kind(Kind::Double).flatten(0, -1));
+    let scale = theirs.norm().double_value(&[]);
+    (ours - &theirs).norm().double_value(&[]) / if scale == 0.0 { 1.0 } else { scale }
+}
+
+#[track_caller]
+fn close(what: &str, ours: &Tensor, theirs: &Tensor, tolerance: f64) {
+    let d = distance(ours, theirs);
+    assert!(d <= tolerance, "{what}: {d:.2e} apart, {tolerance:.0e} allowed");
+}
+
+#[test]
+fn tensors_have_the_official_names_shapes_and_order() {
+    let mut store = Store::new(Device::Cpu);
+    Single::new(&mut store, SingleConfig { width: 1.0 });
+    let line = |e: &jcs::model::Entry| {
+        let shape = e.tensor.size().iter().map(i64::to_string).collect::<Vec<_>>().join("x");
+        format!("{}\t{shape}\tfloat32", e.name)
+    };
+    let ours: Vec<String> = store.entries().iter().map(line).collect();
+    let theirs = std::fs::read_to_string(reference("single.keys.tsv")).unwrap();
+    assert_eq!(ours, theirs.lines().collect::<Vec<_>>());
+}
+
+#[test]
+fn single_forward_and_backward_are_the_official_ones() {
+    let r = load("single.safetensors");
+    let (store, single) = network();
+    let mut taps = Vec::new();
+    let logits = single.logits_tapped(&r["input"], &mut |name, t| taps.push((name.to_owned(), t.shallow_clone())));
+    assert_eq!(taps.len(), 4);
+    for (name, activation) in &taps {
+        close(name, activation, &r[&format!("act.{name}")], 1e-4);
+    }
+    close("output", &logits.sigmoid(), &r["output"], 1e-4);
+    let loss = segmentation(&logits, &r["mask"], &Loss::default());
+    close("loss", &loss, &r["loss"], 1e-4);
+    loss.backward();
+    let mut checked = 0;
+    for e in store.trainable() {
+        let gradient = e.tensor.grad();
+        close(&e.name, &gradient.norm().view([1]), &r[&format!("grad_norm.{}", e.name)].view([1]), 1e-3);
+        if let Some(theirs) = r.get(&format!("grad.{}", e.name)) {
+            close(&e.name, &gradient.flatten(0, -1).narrow(0, 0, theirs.size()[0]), theirs, 1e-3);
+            checked += 1;
+        }
+    }
+    assert_eq!((store.trainable().count(), checked), (166, 6));
+}
+
+#[test]
+fn four_adam_steps_are_the_official_ones() {
+    let r = load("single.train.safetensors");
+    let theirs = Vec::<f64>::try_from(&r["losses"]).unwrap();
+    let (store, single) = network();
+    let limits = Limits { first: 1 << 20, rest: 25 << 20 };
+    let mut reducer = Reducer::new(Arc::new(collectives::Alone), &store, None, limits, true).unwrap();
+    let optim = Optim { warmup_steps: 0, ..Optim::default() };
+    let mut first_gradients = HashMap::new();
+    let adam = Adam::new(AdamSettings::from(&optim));
+    for (k, theirs) in theirs.iter().enumerate() {
+        let input = image(&format!("step{k}.input"), &r_shape());
+        let mask = mask(&format!("step{k}.mask"), [2, 64, 96]);
+        let loss = segmentation(&single.logits(&input), &mask, &Loss::default());
+        let ours = loss.double_value(&[]);
+        assert!((ours - theirs).abs() / theirs <= 1e-4, "step {k}: loss {ours} instead of {theirs}");
+        reducer.flats.zero_gradients();
+        reducer.backward(&(loss * 2.0), k as u64, true).unwrap();
+        reducer.finish(2).unwrap();
+        if k == 0 {
+            first_gradients = gradients_with_decay(&store, &optim);
+        }
+        reducer.flats.update(&adam, learning_rate(&optim, k as u64, 4), k as u64 + 1);
+        reducer.settle(k as u64 + 1).unwrap();
+    }
+    for (name, theirs) in r.iter().filter(|(name, _)| *name != "losses") {
+        let n = theirs.size()[0];
+        let ours = store.get(name).unwrap().detach().flatten(0, -1).narrow(0, 0, n);
+        let first = first_gradients[name].narrow(0, 0, n);
+        check_weights(name, &(ours - theirs).abs(), &first);
+    }
+}
+
+/// Adam's first step is `lr · sign(gradient)`. Where the gradient is nothing but rounding (here: below 1 %
+/// of its tensor's root mean square), another machine may take the other sign, and then differs by 2·lr,
+/// whatever the program. Of such elements a few may be off by that; all others must be within 1e-5.
+fn check_weights(name: &str, apart: &Tensor, first: &Tensor) {
+    let scale = first.square().mean(Kind::Double).sqrt();
+    let decided = first.abs().ge_tensor(&(scale * 0.01));
+    let worst_decided = (apart * &decided).max().double_value(&[]);
+    assert!(worst_decided <= 1e-5, "{name}: {worst_decided:.2e} apart");
+    let off = apart.gt(1e-5).sum(Kind::Int64).int64_value(&[]);
+    let worst = apart.max().double_value(&[]);
+    assert!(off <= 2 && worst <= 2.5 * 2.5e-5, "{name}: {off} elements off, {worst:.2e} apart");
+}
+
+fn gradients_with_decay(store: &Store, optim: &Optim) -> HashMap<String, Tensor> {
+    let effective = |e: &jcs::model::Entry| e.tensor.grad() + e.tensor.detach() * optim.weight_decay;
+    store.trainable().map(|e| (e.name.clone(), effective(e).flatten(0, -1))).collect()
+}
+
+fn r_shape() -> [i64; 4] {
+    [2, 3, 64, 96]
+}
