@@ -39,7 +39,9 @@ impl fmt::Display for Label {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The other ranks did not take part in time.
-    #[error("rank {rank} ({label}): the other ranks did not answer within {seconds} s; look for the one that hangs or is slow, or raise comm.timeout_s")]
+    #[error(
+        "rank {rank} ({label}): the other ranks did not answer within {seconds} s; look for the one that hangs or is slow, or raise comm.timeout_s"
+    )]
     Timeout {
         /// The rank that waited.
         rank: usize,

@@ -4,16 +4,30 @@
 use crate::attempt::Outcome;
 use crate::cause::{Cause, signal_name};
 use crate::plan::{Plan, Start, Worker};
+use crossbeam_channel::bounded;
 use protocol::{Exit, Step};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-/// Prints a line of the launcher's own on standard error.
+/// How long standard error may take for a line.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Prints a line of the launcher's own on standard error, but never hangs on a reader that has stopped
+/// reading: the exit code is worth more than the line.
 pub fn complain(text: &str) {
-    let _ = io::stderr().lock().write_all(format!("jcs-launch: {text}\n").as_bytes());
+    let line = format!("jcs-launch: {text}\n");
+    let (done, ended) = bounded(1);
+    let writing = std::thread::Builder::new().name("last line".into()).spawn(move || {
+        let _ = io::stderr().lock().write_all(line.as_bytes());
+        let _ = done.send(());
+    });
+    if writing.is_ok() {
+        let _ = ended.recv_timeout(PATIENCE);
+    }
 }
 
 /// The end of a job.

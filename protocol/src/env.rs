@@ -49,8 +49,7 @@ pub struct BadVariable {
 
 impl Place {
     /// A job of one worker.
-    pub const ALONE: Place =
-        Place { rank: Rank(0), local_rank: 0, world_size: 1, local_world_size: 1, node_rank: 0 };
+    pub const ALONE: Place = Place { rank: Rank(0), local_rank: 0, world_size: 1, local_world_size: 1, node_rank: 0 };
 
     /// Reads the place from the environment; a worker without `WORLD_SIZE` is alone.
     pub fn from_env() -> Result<Place, BadVariable> {

@@ -91,13 +91,15 @@ impl Display {
         if done_here == 0 {
             return rate;
         }
-        let left = self.phase_started.elapsed().as_secs_f64() / done_here as f64 * (p.total - p.done.min(p.total)) as f64;
+        let left =
+            self.phase_started.elapsed().as_secs_f64() / done_here as f64 * (p.total - p.done.min(p.total)) as f64;
         format!("{rate}, {} left", duration(left))
     }
 }
 
 fn style() -> ProgressStyle {
-    ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len}  {msg}").unwrap_or_else(|_| ProgressStyle::default_bar())
+    ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len}  {msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 /// `75.0` → `1:15`, `3675.0` → `1:01:15`.

@@ -32,8 +32,7 @@ impl Autocast {
         let device = index(device);
         let (mut was_enabled, mut was_bf16) = (0, 0);
         // SAFETY: the out-pointers are of live integers.
-        let message =
-            unsafe { ffi::jcs_autocast(device, enabled.into(), 1, &raw mut was_enabled, &raw mut was_bf16) };
+        let message = unsafe { ffi::jcs_autocast(device, enabled.into(), 1, &raw mut was_enabled, &raw mut was_bf16) };
         check("set_autocast_enabled", message)?;
         Ok(Autocast { device, was_enabled, was_bf16, not_send: PhantomData })
     }
@@ -43,9 +42,8 @@ impl Drop for Autocast {
     fn drop(&mut self) {
         let (mut e, mut b) = (0, 0);
         // SAFETY: as in `set`. Restoring a state that was in force before cannot fail.
-        let message = unsafe {
-            ffi::jcs_autocast(self.device, self.was_enabled, self.was_bf16, &raw mut e, &raw mut b)
-        };
+        let message =
+            unsafe { ffi::jcs_autocast(self.device, self.was_enabled, self.was_bf16, &raw mut e, &raw mut b) };
         let _ = check("set_autocast_enabled", message);
     }
 }

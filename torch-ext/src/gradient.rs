@@ -19,8 +19,7 @@ pub fn set_grad_hook(
     let boxed: Box<Callback> = Box::new(Box::new(hook));
     // SAFETY: the tensor lives for the call; the shim owns the callback from here on, calls it only
     // with `call` and frees it once, with `drop_callback`, also when it fails.
-    let message =
-        unsafe { ffi::jcs_set_grad_hook(raw(parameter), Box::into_raw(boxed).cast(), call, drop_callback) };
+    let message = unsafe { ffi::jcs_set_grad_hook(raw(parameter), Box::into_raw(boxed).cast(), call, drop_callback) };
     check("set_grad_hook", message)
 }
 

@@ -2,7 +2,7 @@
 
 use crate::cli::{Command, Eval, Predict, Split, Train};
 use collectives::Label;
-use jcs::job::{Job, choose_device};
+use jcs::job::{Job, StopFlag, choose_device};
 use jcs::monitor::ProgressReport;
 use jcs::network::Network;
 use jcs::{Error, checkpoint, data, evaluate, inspect, predict, train, weights};
@@ -14,11 +14,16 @@ use protocol::{Exit, Step};
 use std::sync::Arc;
 
 /// Runs a command on this worker.
-pub(crate) fn run(command: Command, place: Place, side_channel: Arc<SideChannel>) -> Result<Exit, Error> {
+pub(crate) fn run(
+    command: Command,
+    place: Place,
+    side_channel: Arc<SideChannel>,
+    stop: StopFlag,
+) -> Result<Exit, Error> {
     match command {
-        Command::Train(args) => run_train(&args, place, side_channel),
-        Command::Eval(args) => run_eval(&args, place, side_channel),
-        Command::Predict(args) => run_predict(&args, place, side_channel),
+        Command::Train(args) => run_train(&args, place, side_channel, stop),
+        Command::Eval(args) => run_eval(&args, place, side_channel, stop),
+        Command::Predict(args) => run_predict(&args, place, side_channel, stop),
         Command::Inspect(args) => {
             print!("{}", inspect::inspect(&args.path)?);
             Ok(Exit::Done)
@@ -31,13 +36,13 @@ pub(crate) fn last_step() -> Step {
     Step(train::steps_done())
 }
 
-fn run_train(args: &Train, place: Place, side_channel: Arc<SideChannel>) -> Result<Exit, Error> {
+fn run_train(args: &Train, place: Place, side_channel: Arc<SideChannel>, stop: StopFlag) -> Result<Exit, Error> {
     let config = config::load(&args.config, &args.overrides)?;
-    let job = Job::join(place, side_channel, config.run.device, &config.comm)?;
+    let job = Job::join(place, side_channel, stop, config.run.device, &config.comm)?;
     train::train(config, job)
 }
 
-fn run_eval(args: &Eval, place: Place, side_channel: Arc<SideChannel>) -> Result<Exit, Error> {
+fn run_eval(args: &Eval, place: Place, side_channel: Arc<SideChannel>, stop: StopFlag) -> Result<Exit, Error> {
     let config = config::load(&args.config, &args.overrides)?;
     let (list, key) = match args.split {
         Split::Train => (&config.data.train, "data.train"),
@@ -47,7 +52,7 @@ fn run_eval(args: &Eval, place: Place, side_channel: Arc<SideChannel>) -> Result
         return Err(Error::Usage(format!("{key} is not given: name a list file in {}", args.config.display())));
     }
     let file = checkpoint::resolve_weights(&args.weights)?;
-    let job = Job::join(place, side_channel, config.run.device, &config.comm)?;
+    let job = Job::join(place, side_channel, stop, config.run.device, &config.comm)?;
     let (network, description) = Network::from_weights(&weights::read(&file)?, job.device)?;
     if job.is_chief() && !description.assumed.is_empty() {
         tracing::warn!("{} does not say, so assumed: {}", file.display(), description.assumed.join(", "));
@@ -64,13 +69,12 @@ fn run_eval(args: &Eval, place: Place, side_channel: Arc<SideChannel>) -> Result
             std::fs::write(out, json + "\n").map_err(|source| Error::Write { file: out.clone(), source })?;
         }
     }
-    job.collective.shutdown(Label::new(0, "farewell"))?;
-    Ok(Exit::Done)
+    job.leave(Exit::Done, 0)
 }
 
-fn run_predict(args: &Predict, place: Place, side_channel: Arc<SideChannel>) -> Result<Exit, Error> {
+fn run_predict(args: &Predict, place: Place, side_channel: Arc<SideChannel>, stop: StopFlag) -> Result<Exit, Error> {
     let device = choose_device(args.device, &place)?;
-    let job = Job::join(place, side_channel, args.device, &Comm::default())?;
+    let job = Job::join(place, side_channel, stop, args.device, &Comm::default())?;
     let mut progress = ProgressReport::new(job.side_channel.clone(), job.is_chief());
     let request = predict::Request {
         weights: &args.weights,
@@ -81,7 +85,8 @@ fn run_predict(args: &Predict, place: Place, side_channel: Arc<SideChannel>) -> 
         device,
         part: (place.rank.0, place.world_size),
     };
-    let mut show = |done, total| progress.show(Progress { phase: "predict".into(), done, total, ..Progress::default() });
+    let mut show =
+        |done, total| progress.show(Progress { phase: "predict".into(), done, total, ..Progress::default() });
     let mine = predict::predict(&request, &mut show)?;
     progress.clear();
     let bytes = serde_json::to_vec(&mine).unwrap_or_default();
@@ -91,6 +96,5 @@ fn run_predict(args: &Predict, place: Place, side_channel: Arc<SideChannel>) -> 
         predict::write_report(&args.out, &outcomes, &args.weights)?;
         println!("{} predictions: {}", outcomes.len(), args.out.join("report.html").display());
     }
-    job.collective.shutdown(Label::new(0, "farewell"))?;
-    Ok(Exit::Done)
+    job.leave(Exit::Done, 0)
 }

@@ -47,10 +47,18 @@ fn describe_checkpoint(found: &Found) -> String {
         ("data", format!("{} samples, fingerprint {:.12}…", s.data.samples, s.data.fingerprint)),
         ("model", s.config["model"].to_string()),
         ("best", best),
-        ("written by", format!(
-            "jcs {} ({}), libtorch {}, {}, {} workers × {} threads",
-            s.versions.jcs, s.versions.commit, s.versions.libtorch, s.versions.collectives, s.world_size, s.versions.threads
-        )),
+        (
+            "written by",
+            format!(
+                "jcs {} ({}), libtorch {}, {}, {} workers × {} threads",
+                s.versions.jcs,
+                s.versions.commit,
+                s.versions.libtorch,
+                s.versions.collectives,
+                s.world_size,
+                s.versions.threads
+            ),
+        ),
     ];
     rows.iter().map(|(name, value)| format!("{name:<12}{value}\n")).collect()
 }

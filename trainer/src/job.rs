@@ -1,9 +1,11 @@
 //! This worker: its place in the job, its device, its peers, and the signals that reach it.
 
 use crate::Error;
-use collectives::{Alone, Collective, Mpi};
+use collectives::{Alone, Collective, Label, Mpi};
+use protocol::Exit;
 use protocol::config::{Comm, Device as DeviceName};
 use protocol::env::Place;
+use protocol::message::Message;
 use protocol::side_channel::SideChannel;
 use signal_hook::consts::{SIGTERM, SIGUSR1};
 use std::sync::Arc;
@@ -21,27 +23,52 @@ pub struct Job {
     pub collective: Arc<dyn Collective>,
     /// The launcher, if there is one.
     pub side_channel: Arc<SideChannel>,
-    stop: Arc<AtomicBool>,
+    stop: StopFlag,
+}
+
+/// Whether this process was asked to stop (SIGTERM or SIGUSR1).
+#[derive(Clone, Debug)]
+pub struct StopFlag(Arc<AtomicBool>);
+
+impl StopFlag {
+    /// From here on the first such signal is noted, not obeyed; the second ends the process at once.
+    pub fn install() -> Result<StopFlag, Error> {
+        let flag = Arc::new(AtomicBool::new(false));
+        for signal in [SIGTERM, SIGUSR1] {
+            // In this order: the first signal sets the flag that arms the shutdown for the second.
+            let installed = signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, flag.clone())
+                .and_then(|_| signal_hook::flag::register(signal, flag.clone()));
+            installed.map_err(|e| Error::Usage(format!("cannot handle signal {signal}: {e}")))?;
+        }
+        Ok(StopFlag(flag))
+    }
 }
 
 impl Job {
-    /// Joins the job: finds the peers, and asks for SIGTERM and SIGUSR1 to be noted, not obeyed.
-    pub fn join(place: Place, side_channel: Arc<SideChannel>, device: DeviceName, comm: &Comm) -> Result<Job, Error> {
-        let stop = Arc::new(AtomicBool::new(false));
-        for signal in [SIGTERM, SIGUSR1] {
-            // The second one ends at once: the first has set the flag that arms this.
-            let ended = signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, stop.clone())
-                .and_then(|_| signal_hook::flag::register(signal, stop.clone()));
-            ended.map_err(|e| Error::Usage(format!("cannot handle signal {signal}: {e}")))?;
-        }
+    /// Joins the job: finds device and peers.
+    pub fn join(
+        place: Place,
+        side_channel: Arc<SideChannel>,
+        stop: StopFlag,
+        device: DeviceName,
+        comm: &Comm,
+    ) -> Result<Job, Error> {
         let device = choose_device(device, &place)?;
         let collective = connect(&place, comm)?;
         Ok(Job { place, device, collective, side_channel, stop })
     }
 
-    /// Whether this worker was asked to stop (SIGTERM or SIGUSR1).
+    /// Whether this worker was asked to stop.
     pub fn asked_to_stop(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.stop.0.load(Ordering::Relaxed)
+    }
+
+    /// Ends well: tells the launcher how, and says good-bye to the other ranks. In this order, because
+    /// mpirun kills the others as soon as one exits with a code other than 0.
+    pub fn leave(&self, exit: Exit, step: u64) -> Result<Exit, Error> {
+        self.side_channel.send(&Message::Finished { exit });
+        self.collective.shutdown(Label::new(step, "farewell"))?;
+        Ok(exit)
     }
 
     /// Whether this is rank 0, which writes files and speaks to people.

@@ -7,6 +7,7 @@ mod cli;
 mod commands;
 
 use clap::Parser;
+use jcs::job::StopFlag;
 use protocol::Exit;
 use protocol::env::{JCS_LOG, Place};
 use protocol::message::Message;
@@ -23,15 +24,17 @@ fn main() -> ExitCode {
         Ok(place) => place,
         Err(e) => return refuse(&e),
     };
+    // Before the launcher hears of this worker, and may send it a signal.
+    let stop = match StopFlag::install() {
+        Ok(stop) => stop,
+        Err(e) => return refuse(&e),
+    };
     let side_channel = match SideChannel::from_env(place.rank) {
         Ok(channel) => Arc::new(channel),
         Err(e) => return refuse(&e),
     };
-    match commands::run(cli.command, place, side_channel.clone()) {
-        Ok(exit) => {
-            side_channel.send(&Message::Finished { exit });
-            exit.into()
-        }
+    match commands::run(cli.command, place, side_channel.clone(), stop) {
+        Ok(exit) => exit.into(),
         Err(error) => fail(&error, &place, &side_channel),
     }
 }

@@ -71,10 +71,8 @@ pub fn read(file: &Path) -> Result<Weights, Error> {
     let mut tensors = Vec::with_capacity(parsed.len());
     for name in header.offset_keys() {
         let view = parsed.tensor(&name).map_err(wrong)?;
-        let tensor = from_view(&view).map_err(|problem| Error::Format {
-            file: file.into(),
-            problem: format!("tensor '{name}': {problem}"),
-        })?;
+        let tensor = from_view(&view)
+            .map_err(|problem| Error::Format { file: file.into(), problem: format!("tensor '{name}': {problem}") })?;
         tensors.push((name, tensor));
     }
     Ok(Weights { file: file.into(), tensors, metadata: header.metadata().clone().unwrap_or_default() })
@@ -107,7 +105,26 @@ pub fn to_bytes(tensors: &[(String, Tensor)], metadata: HashMap<String, String>)
         let shape = tensor.size().iter().map(|d| *d as usize).collect();
         views.push((name.as_str(), TensorView::new(dtype(tensor.kind()), shape, bytes).map_err(wrong)?));
     }
-    safetensors::serialize(views, Some(metadata)).map_err(wrong)
+    let mut file = safetensors::serialize(views, Some(metadata)).map_err(wrong)?;
+    sort_metadata(&mut file);
+    Ok(file)
+}
+
+/// The library writes metadata in the order of a hash map; equal weights shall be equal files.
+fn sort_metadata(file: &mut [u8]) {
+    let Some(length) = file.first_chunk::<8>().map(|b| u64::from_le_bytes(*b) as usize) else { return };
+    let Some(header) = file.get_mut(8..8 + length) else { return };
+    let Ok(mut json) = serde_json::from_slice::<serde_json::Value>(header) else { return };
+    if let Some(metadata) = json.get_mut("__metadata__").and_then(|m| m.as_object_mut()) {
+        metadata.sort_keys();
+    }
+    // The same characters in another order; the library pads with spaces.
+    if let Ok(sorted) = serde_json::to_vec(&json)
+        && sorted.len() <= header.len()
+    {
+        header.fill(b' ');
+        header[..sorted.len()].copy_from_slice(&sorted);
+    }
 }
 
 fn dtype(kind: Kind) -> Dtype {
@@ -120,7 +137,8 @@ fn dtype(kind: Kind) -> Dtype {
 }
 
 fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>, tch::TchError> {
-    let kind = if matches!(tensor.kind(), Kind::Double | Kind::Int64 | Kind::Uint8) { tensor.kind() } else { Kind::Float };
+    let kind =
+        if matches!(tensor.kind(), Kind::Double | Kind::Int64 | Kind::Uint8) { tensor.kind() } else { Kind::Float };
     let plain = tensor.detach().to_device(tch::Device::Cpu).to_kind(kind).contiguous();
     let mut bytes = vec![0; plain.numel() * kind.elt_size_in_bytes()];
     plain.f_copy_data_u8(&mut bytes, plain.numel())?;

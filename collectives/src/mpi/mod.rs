@@ -7,8 +7,8 @@
 mod thread;
 
 use crate::{Collective, Error, Label, Pending};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 use thread::{Job, Work};
 use torch_ext::DeviceBuffer;
@@ -36,9 +36,9 @@ impl Mpi {
             .name("mpi".into())
             .spawn(move || thread::run(queue, ready, timeout))
             .map_err(|e| failed(format!("no thread ({e})")))?;
-        let world = started
-            .recv()
-            .map_err(|_| failed("MPI_Init failed; start the workers with jcs-launch, or unset WORLD_SIZE to run alone".into()))?;
+        let world = started.recv().map_err(|_| {
+            failed("MPI_Init failed; start the workers with jcs-launch, or unset WORLD_SIZE to run alone".into())
+        })?;
         Ok(Mpi { rank: world.rank, world_size: world.size, library: world.library, timeout, jobs: Mutex::new(jobs) })
     }
 

@@ -121,9 +121,8 @@ impl Thread {
         // SAFETY: aligned by the offset, inside `scratch` by the resize above, any bytes are a valid
         // float. 'static is honest because `scratch` outlives the request: it is either moved back
         // after completion or, after a missed deadline, leaked.
-        let send: &'static mut [T] = unsafe {
-            std::slice::from_raw_parts_mut(scratch.as_mut_ptr().add(offset).cast(), receive.len())
-        };
+        let send: &'static mut [T] =
+            unsafe { std::slice::from_raw_parts_mut(scratch.as_mut_ptr().add(offset).cast(), receive.len()) };
         send.copy_from_slice(receive);
         let request = self.world.immediate_all_reduce_into(StaticScope, &*send, receive, self.sum);
         match self.finish(request, label) {
@@ -145,7 +144,12 @@ impl Thread {
         }
     }
 
-    fn copy_from<T: Equivalence + 'static>(&self, mut buffer: DeviceBuffer, root: usize, label: Label) -> Result<(), Error> {
+    fn copy_from<T: Equivalence + 'static>(
+        &self,
+        mut buffer: DeviceBuffer,
+        root: usize,
+        label: Label,
+    ) -> Result<(), Error> {
         let elements = self.elements::<T>(&mut buffer, label)?;
         let request = self.world.process_at_rank(root as i32).immediate_broadcast_into(StaticScope, elements);
         self.finish(request, label).inspect_err(|_| std::mem::forget(buffer))
@@ -178,13 +182,17 @@ impl Thread {
         self.gather_bytes(bytes, &counts, label)
     }
 
-    fn gather_bytes(&self, bytes: Vec<u8>, counts: &[i32], label: Label) -> Result<Vec<Vec<u8>>, Error> {
+    fn gather_bytes(&self, mut bytes: Vec<u8>, counts: &[i32], label: Label) -> Result<Vec<Vec<u8>>, Error> {
         let starts: Vec<i32> = counts.iter().scan(0, |sum, n| Some(std::mem::replace(sum, *sum + n))).collect();
         let total: i32 = counts.iter().sum();
+        // An empty slice of bytes lies at address 1, which is Open MPI's MPI_IN_PLACE: so never empty.
+        let length = bytes.len();
+        bytes.push(0);
         let (mine, send) = Lent::new(bytes);
-        let (all, receive) = Lent::new(vec![0u8; total as usize]);
+        let (all, receive) = Lent::new(vec![0u8; total as usize + 1]);
+        let receive = &mut receive[..total as usize];
         let (parts, partition) = Lent::new(vec![PartitionMut::new(receive, counts.to_vec(), starts.clone())]);
-        let request = self.world.immediate_all_gather_varcount_into(StaticScope, &*send, &mut partition[0]);
+        let request = self.world.immediate_all_gather_varcount_into(StaticScope, &send[..length], &mut partition[0]);
         self.finish(request, label)?;
         // SAFETY: the request is complete; the partition, which borrows `all`, goes first.
         let all = unsafe {

@@ -32,11 +32,13 @@ pub(crate) fn house(test: &str) -> Option<House> {
         eprintln!("skipped {test}: no mpirun, run make setup");
         return None;
     }
-    let dir = tempfile::tempdir().unwrap();
+    // Links, because a copy is open for writing for a moment, and a process that another test forks just
+    // then keeps it so ("text file busy").
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let bin = dir.path().join("bin");
     fs::create_dir(&bin).unwrap();
-    fs::copy(env!("CARGO_BIN_EXE_jcs-launch"), bin.join("jcs-launch")).unwrap();
-    fs::copy(fake_worker(), bin.join("jcs")).unwrap();
+    fs::hard_link(env!("CARGO_BIN_EXE_jcs-launch"), bin.join("jcs-launch")).unwrap();
+    fs::hard_link(fake_worker(), bin.join("jcs")).unwrap();
     fs::write(
         dir.path().join("job.toml"),
         "run.device = \"cpu\"\ndata.train = \"train.txt\"\ndata.eval = \"eval.txt\"\ntrain.epochs = 1\n",
@@ -151,7 +153,7 @@ pub(crate) fn kill(pid: i32, signal: nix::sys::signal::Signal) {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
 }
 
-pub(crate) fn eventually(within: Duration, condition: impl Fn() -> bool) -> bool {
+pub(crate) fn eventually(within: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let began = Instant::now();
     while !condition() {
         if began.elapsed() > within {

@@ -142,7 +142,7 @@ fn a_worker_that_never_says_it_is_done_failed() {
 fn output_is_prefixed_filed_and_complete() {
     let Some(house) = house("output_is_prefixed_filed_and_complete") else { return };
     let scripts = [
-        ("FAKE_0", "hello long:100000 lines:20000 finished:done"),
+        ("FAKE_0", "hello long:1500000 lines:20000 finished:done"),
         ("FAKE_1", "hello lines:20000 say:last say-no-end:unended finished:done"),
     ];
     let ran = house.train(&[], &scripts);
@@ -153,9 +153,11 @@ fn output_is_prefixed_filed_and_complete() {
         let log = house.log(&format!("rank-{rank}.log"));
         assert_eq!(log.matches("line ").count(), 40000, "rank {rank}");
     }
-    assert!(house.log("rank-0.log").contains(&format!("{}\n", "x".repeat(100_000))));
-    assert!(ran.out.contains(&"x".repeat(100_000)));
-    assert!(house.log("rank-1.log").contains("last\nunended"));
+    assert!(house.log("rank-0.log").contains(&format!("{}\n", "x".repeat(1_500_000))));
+    assert_eq!(ran.out.matches('x').count(), 1_500_000);
+    // The two streams of a worker meet in its log in any order, but no line is torn.
+    let log = house.log("rank-1.log");
+    assert!(log.lines().any(|line| line == "last") && log.lines().any(|line| line == "unended"));
 }
 
 #[test]
@@ -204,4 +206,14 @@ fn wrong_usage_stops_before_anything_starts() {
         assert!(ran.err.contains(message), "{arguments:?}: {}", ran.err);
         assert!(!house.run_dir().exists(), "{arguments:?}");
     }
+}
+
+#[test]
+fn a_missing_worker_program_is_named() {
+    let Some(house) = house("a_missing_worker_program_is_named") else { return };
+    std::fs::remove_file(house.dir.path().join("bin/jcs")).unwrap();
+    let ran = house.train(&[], &[]);
+    assert_eq!(ran.code, 2, "{}", ran.err);
+    assert!(ran.last_line().contains("no program jcs beside jcs-launch"), "{}", ran.err);
+    assert!(!house.run_dir().exists());
 }

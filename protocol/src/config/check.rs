@@ -9,12 +9,18 @@ pub(super) fn first_problem(c: &Config) -> Option<(&'static str, String)> {
         rule(c.model.width > 0.0 && c.model.width <= 4.0, "model.width", || {
             format!("{} is not above 0 and at most 4", c.model.width)
         }),
-        rule(!c.data.train.as_os_str().is_empty(), "data.train", || "is not given: name a list file, `image mask` a line".into()),
-        rule(h >= 32 && w >= 32, "data.size", || format!("{h} × {w} pixels are too few; the network needs at least 32 × 32")),
+        rule(!c.data.train.as_os_str().is_empty(), "data.train", || {
+            "is not given: name a list file, `image mask` a line".into()
+        }),
+        rule(h >= 32 && w >= 32, "data.size", || {
+            format!("{h} × {w} pixels are too few; the network needs at least 32 × 32")
+        }),
         rule(h <= 8192 && w <= 8192, "data.size", || format!("{h} × {w} pixels are too many; at most 8192 × 8192")),
         rule(c.data.workers <= 256, "data.workers", || format!("{} is above 256", c.data.workers)),
         rule(c.train.micro_batch > 0, "train.micro_batch", || "must be at least 1".into()),
-        rule(c.train.global_batch != GlobalBatch::Samples(0), "train.global_batch", || "must be at least 1, or \"auto\"".into()),
+        rule(c.train.global_batch != GlobalBatch::Samples(0), "train.global_batch", || {
+            "must be at least 1, or \"auto\"".into()
+        }),
         rule(c.train.epochs > 0, "train.epochs", || "must be at least 1".into()),
         rule(c.train.max_steps != Some(0), "train.max_steps", || "must be at least 1".into()),
         rule(c.train.clip_grad_norm.is_none_or(positive), "train.clip_grad_norm", || "must be above 0".into()),
@@ -29,8 +35,12 @@ pub(super) fn first_problem(c: &Config) -> Option<(&'static str, String)> {
         rule(share(c.eval.threshold), "eval.threshold", || "must be in [0, 1]".into()),
         rule(positive(c.comm.bucket_mb), "comm.bucket_mb", || "must be above 0".into()),
         rule(positive(c.comm.first_bucket_mb), "comm.first_bucket_mb", || "must be above 0".into()),
-        rule(positive(c.comm.timeout_s) && c.comm.timeout_s <= 86400.0, "comm.timeout_s", || "must be above 0 and at most 86400".into()),
-        rule(c.checkpoint.keep_last > 0, "checkpoint.keep_last", || "must be at least 1, or there is nothing to resume from".into()),
+        rule(positive(c.comm.timeout_s) && c.comm.timeout_s <= 86400.0, "comm.timeout_s", || {
+            "must be above 0 and at most 86400".into()
+        }),
+        rule(c.checkpoint.keep_last > 0, "checkpoint.keep_last", || {
+            "must be at least 1, or there is nothing to resume from".into()
+        }),
     ];
     rules.into_iter().flatten().next().or_else(|| match &c.data.augment {
         Augment::Table(table) => augment_problem(table),

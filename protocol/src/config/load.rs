@@ -196,7 +196,9 @@ fn describe(key: &str, message: &str) -> String {
     let hint = match key {
         "train.global_batch" => "expected a whole number or \"auto\"",
         "data.size" => "expected a whole number or [height, width]",
-        "data.augment" => "expected true, false or a table of crop, flip_vertical, flip_horizontal, brightness, contrast (numbers)",
+        "data.augment" => {
+            "expected true, false or a table of crop, flip_vertical, flip_horizontal, brightness, contrast (numbers)"
+        }
         _ => return message.trim().replace('\n', ", "),
     };
     hint.into()
@@ -243,7 +245,10 @@ mod tests {
         );
         assert!(error("", &[]).contains("data.train: is not given"));
         assert!(error("[data\n", &[]).starts_with("conf/x.toml:1: not valid TOML"));
-        assert_eq!(error(GOOD, &["train.epochs"]), "argument 'train.epochs' is not of the form KEY=VALUE (as in train.epochs=3)");
+        assert_eq!(
+            error(GOOD, &["train.epochs"]),
+            "argument 'train.epochs' is not of the form KEY=VALUE (as in train.epochs=3)"
+        );
     }
 
     #[test]

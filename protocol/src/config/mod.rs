@@ -1,7 +1,7 @@
 //! The configuration: TOML file plus `KEY=VALUE` from the command line, validated.
 //!
-//! [`schema`] holds every key with its type and default, [`load`] reads and merges the sources and
-//! says where something is wrong, [`check`] knows which values go together. This module reads the
+//! `schema` holds every key with its type and default, `load` reads and merges the sources and
+//! says where something is wrong, `check` knows which values go together. This module reads the
 //! configuration file and nothing else: whether data or weights exist is found out by their readers.
 
 mod batches;

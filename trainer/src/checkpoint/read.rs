@@ -64,7 +64,11 @@ fn check(name: &str, expected: &FileEntry, content: &[u8]) -> Result<(), String>
         return Err(format!("{name} has {} bytes, {MANIFEST} says {}", found.bytes, expected.bytes));
     }
     if found.sha256 != expected.sha256 {
-        return Err(format!("{name} has checksum {}…, {MANIFEST} says {}…", &found.sha256[..12], &expected.sha256[..12.min(expected.sha256.len())]));
+        return Err(format!(
+            "{name} has checksum {}…, {MANIFEST} says {}…",
+            &found.sha256[..12],
+            &expected.sha256[..12.min(expected.sha256.len())]
+        ));
     }
     Ok(())
 }

@@ -8,7 +8,9 @@ use torch_ext::DeviceBuffer;
 
 /// Two ranks differ.
 #[derive(Debug, thiserror::Error)]
-#[error("rank {rank} differs from rank 0 in {what}: '{theirs}' there, '{ours}' on rank 0; give all ranks the same configuration and version")]
+#[error(
+    "rank {rank} differs from rank 0 in {what}: '{theirs}' there, '{ours}' on rank 0; give all ranks the same configuration and version"
+)]
 pub struct Difference {
     rank: usize,
     what: &'static str,

@@ -1,7 +1,7 @@
 //! Weights, gradients and moments of all parameters, in flat buffers that follow a [`Layout`].
 
-use super::layout::{Layout, Parameter};
 use super::Error;
+use super::layout::{Layout, Parameter};
 use crate::model::Store;
 use crate::optim::{Adam, Moments};
 use collectives::{Collective, Label};

@@ -135,7 +135,8 @@ mod tests {
 
     #[test]
     fn a_layout_of_other_parameters_is_refused() {
-        let layout = |buckets: &[&[usize]]| Layout { buckets: buckets.iter().map(|b| b.to_vec()).collect(), settled: true };
+        let layout =
+            |buckets: &[&[usize]]| Layout { buckets: buckets.iter().map(|b| b.to_vec()).collect(), settled: true };
         assert_eq!(layout(&[&[0], &[2]]).check(2).unwrap_err(), "it names parameter 2 of 2");
         assert_eq!(layout(&[&[0], &[0, 1]]).check(2).unwrap_err(), "it names parameter 0 twice");
         assert_eq!(layout(&[&[1]]).check(2).unwrap_err(), "it lacks parameter 0");

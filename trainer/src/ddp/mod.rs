@@ -13,7 +13,7 @@ mod reducer;
 
 pub use agree::{Difference, broadcast_weights, describe_parameters, same_everywhere};
 pub use flats::Flats;
-pub use layout::{Limits, Layout, Parameter};
+pub use layout::{Layout, Limits, Parameter};
 pub use reducer::{Reducer, StepTimes};
 
 /// What can go wrong in a data-parallel step.

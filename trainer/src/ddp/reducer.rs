@@ -1,8 +1,8 @@
 //! Sums gradients over the ranks, while the backward pass still runs.
 
+use super::Error;
 use super::flats::{Flats, describe};
 use super::layout::{Layout, Limits};
-use super::Error;
 use crate::model::Store;
 use collectives::{Collective, Label, Pending, Span};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -151,9 +151,7 @@ impl Reducer {
         let mut unseen = pass.seen.iter().enumerate().filter(|(_, seen)| !**seen).map(|(p, _)| p);
         match unseen.next() {
             None => Ok(()),
-            Some(p) => {
-                Err(Error::NoGradient { name: self.flats.parameters()[p].name.clone(), more: unseen.count() })
-            }
+            Some(p) => Err(Error::NoGradient { name: self.flats.parameters()[p].name.clone(), more: unseen.count() }),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The enhanced feature module (paper, section on the segmentation branch; `gpd` in the official code).
 
-use super::layers::{Conv, ConvRelu, SqueezeExcite};
 use super::Scope;
+use super::layers::{Conv, ConvRelu, SqueezeExcite};
 use tch::Tensor;
 
 /// Four dilated convolutions side by side, between two 1×1 convolutions.

@@ -17,12 +17,7 @@ pub struct AdamSettings {
 
 impl From<&Optim> for AdamSettings {
     fn from(o: &Optim) -> Self {
-        AdamSettings {
-            betas: o.betas,
-            eps: o.eps,
-            weight_decay: o.weight_decay,
-            decoupled: o.name == OptimName::Adamw,
-        }
+        AdamSettings { betas: o.betas, eps: o.eps, weight_decay: o.weight_decay, decoupled: o.name == OptimName::Adamw }
     }
 }
 

@@ -28,11 +28,11 @@ pub(super) fn html(outcomes: &[Outcome], weights: &Path) -> String {
     let mut cards = String::new();
     for o in outcomes {
         let (folder, name) = (url(&o.folder), escaped(&o.folder));
-        let _ = write!(
+        let _ = writeln!(
             cards,
             "<figure><img loading=lazy alt=\"{name}: lesions outlined\" src=\"{folder}/overlay.png\">\
              <figcaption><b>{name}</b><br>lesion {:.2} % of the slice<br>highest probability {:.2}<br>\
-             <a href=\"{folder}/mask.png\">mask</a> · <a href=\"{folder}/result.json\">result</a></figcaption></figure>\n",
+             <a href=\"{folder}/mask.png\">mask</a> · <a href=\"{folder}/result.json\">result</a></figcaption></figure>",
             100.0 * o.lesion_share,
             o.max_probability
         );
@@ -81,7 +81,7 @@ mod tests {
             lesion_share: 0.5,
             max_probability: 0.75,
         };
-        let text = csv(&[outcome.clone()]);
+        let text = csv(std::slice::from_ref(&outcome));
         assert!(text.ends_with("\"a,\"\"b\"\".png\",<b> &,2,3,3,0.500000,0.750000\n"), "{text}");
         let page = html(&[outcome], Path::new("w"));
         assert!(page.contains("src=\"%3Cb%3E%20%26/overlay.png\"") && page.contains("<b>&lt;b&gt; &amp;</b>"));

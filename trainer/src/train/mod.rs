@@ -25,8 +25,7 @@ pub fn steps_done() -> u64 {
 pub fn train(config: Config, job: Job) -> Result<Exit, Error> {
     let mut session = Session::open(config, job)?;
     if session.is_finished() {
-        session.say_already_finished();
-        return Ok(Exit::Done);
+        return session.leave_finished();
     }
     STEPS_DONE.store(session.step, Ordering::Relaxed);
     session.announce()?;
@@ -36,12 +35,10 @@ pub fn train(config: Config, job: Job) -> Result<Exit, Error> {
         session.log_step(&report)?;
         if report.stop {
             session.save_if_new()?;
-            session.end("preempted")?;
-            return Ok(Exit::Preempted);
+            return session.end("preempted", Exit::Preempted);
         }
         session.evaluate_if_due()?;
         session.save_if_due()?;
     }
-    session.end("finished")?;
-    Ok(Exit::Done)
+    session.end("finished", Exit::Done)
 }

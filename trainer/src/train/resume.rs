@@ -53,10 +53,9 @@ fn find_here(config: &Config) -> Result<Option<checkpoint::Found>, Error> {
         tracing::warn!("{e}; an earlier one is used");
     }
     match (config.run.resume, found) {
-        (Resume::Must, None) => Err(Error::Usage(format!(
-            "run.resume = must, but {} holds no checkpoint",
-            checkpoints.display()
-        ))),
+        (Resume::Must, None) => {
+            Err(Error::Usage(format!("run.resume = must, but {} holds no checkpoint", checkpoints.display())))
+        }
         (Resume::Never, Some(found)) => Err(Error::Usage(format!(
             "run.resume = never, but {} exists; choose another run.dir, or remove the run",
             found.folder.display()

@@ -9,8 +9,8 @@ use crate::monitor::{Monitor, ProgressReport};
 use crate::network::{Description, Network};
 use crate::optim::{Adam, AdamSettings};
 use crate::{Error, checkpoint, evaluate, files, weights};
-use collectives::Label;
 use data_shards::Dataset;
+use protocol::Exit;
 use protocol::config::{Batches, Config, Metric};
 use protocol::message::Progress;
 use serde_json::{Map, Value, json};
@@ -61,8 +61,7 @@ impl Session {
         ddp::same_everywhere(&*job.collective, "its parameters", &ddp::describe_parameters(&network.store))?;
         let reducer = build_reducer(&config, &job, &network, &start)?;
         let step = start.state.as_ref().map_or(0, |s| s.step);
-        let stream =
-            BatchStream::new(train_set.clone(), &plan, &config, job.device, step, max_steps.max(step));
+        let stream = BatchStream::new(train_set.clone(), &plan, &config, job.device, step, max_steps.max(step));
         let monitor = match job.is_chief() {
             true => Monitor::open(&config.run.dir, step, config.monitor.tensorboard)?,
             false => Monitor::silent(),
@@ -109,7 +108,8 @@ impl Session {
         self.step >= self.max_steps
     }
 
-    pub(super) fn say_already_finished(&self) {
+    /// Says that there is nothing to do.
+    pub(super) fn leave_finished(&self) -> Result<Exit, Error> {
         if self.job.is_chief() {
             tracing::info!(
                 "{} is finished: step {} of {}; raise train.epochs to go on, or choose another run.dir",
@@ -118,6 +118,7 @@ impl Session {
                 self.max_steps
             );
         }
+        self.job.leave(Exit::Done, self.step)
     }
 
     /// Says what is about to run.
@@ -157,7 +158,8 @@ impl Session {
     fn write_resolved_config(&self) -> Result<(), Error> {
         let file = self.config.run.dir.join("config.resolved.toml");
         let v = resume::versions(&self.job);
-        let body = toml::to_string(&self.config).map_err(|e| Error::Usage(format!("cannot write the configuration: {e}")))?;
+        let body =
+            toml::to_string(&self.config).map_err(|e| Error::Usage(format!("cannot write the configuration: {e}")))?;
         let text = format!(
             "# jcs {} (commit {}), libtorch {}, {}, {} workers\n{body}",
             v.jcs, v.commit, v.libtorch, v.collectives, self.job.place.world_size
@@ -189,7 +191,14 @@ impl Session {
         let mut fields = to_map(&metrics);
         fields.insert("epoch".into(), json!(self.step / per_epoch));
         if self.job.is_chief() {
-            tracing::info!("step {}: Dice {:.4} (mean {:.4}), IoU {:.4}, MAE {:.4}", self.step, metrics.dice, metrics.dice_mean, metrics.iou, metrics.mae);
+            tracing::info!(
+                "step {}: Dice {:.4} (mean {:.4}), IoU {:.4}, MAE {:.4}",
+                self.step,
+                metrics.dice,
+                metrics.dice_mean,
+                metrics.iou,
+                metrics.mae
+            );
         }
         self.monitor.write("eval", self.step, fields)
     }
@@ -208,14 +217,13 @@ impl Session {
     }
 
     /// The last words: summary, and a farewell to the other ranks.
-    pub(super) fn end(&mut self, status: &str) -> Result<(), Error> {
+    pub(super) fn end(&mut self, status: &str, exit: Exit) -> Result<Exit, Error> {
         self.progress.clear();
         if self.job.is_chief() {
             self.write_summary(status)?;
             self.monitor.event(self.step, status, json!({}))?;
         }
-        self.job.collective.shutdown(Label::new(self.step, "farewell"))?;
-        Ok(())
+        self.job.leave(exit, self.step)
     }
 
     fn write_summary(&self, status: &str) -> Result<(), Error> {
@@ -234,7 +242,12 @@ impl Session {
         let text = serde_json::to_vec_pretty(&summary).unwrap_or_default();
         files::replace(&file, &text).map_err(|source| Error::Write { file, source })?;
         if let (Some((_, m)), true) = (self.last_eval, status == "finished") {
-            tracing::info!("finished after step {}: Dice {:.4}; everything is in {}", self.step, m.dice, self.config.run.dir.display());
+            tracing::info!(
+                "finished after step {}: Dice {:.4}; everything is in {}",
+                self.step,
+                m.dice,
+                self.config.run.dir.display()
+            );
         } else {
             tracing::info!("{status} after step {}; everything is in {}", self.step, self.config.run.dir.display());
         }

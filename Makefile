@@ -1,0 +1,43 @@
+# What each target promises is in README.md. Everything works from any directory: make -C PATH TARGET.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+CARGO ?= cargo
+
+.PHONY: help setup build demo test check fmt
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: ## Fetch libtorch, Open MPI and libclang into .deps/ (GPU=1: the CUDA libraries, too)
+	@setup/setup.sh
+
+build: setup ## Build the binaries into target/debug/
+	$(CARGO) build --workspace --bins
+
+demo: setup ## From nothing to a trained network: phantom data, 2 workers, evaluation, predictions
+	$(CARGO) build --release --workspace --bins
+	@scripts/demo.sh
+
+# The tests start the binaries, so these are built first. nextest runs no doc tests.
+test: setup ## Run the test suite (cargo-nextest where it is installed, else cargo test)
+	$(CARGO) build --workspace --bins
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	  profile=default; if [ "$${CI:-}" = true ]; then profile=ci; fi; \
+	  echo "test: with cargo-nextest, profile $$profile"; \
+	  $(CARGO) nextest run --workspace --profile "$$profile"; \
+	  $(CARGO) test --workspace --doc; \
+	else \
+	  echo "test: with cargo test (cargo-nextest is not installed)"; \
+	  $(CARGO) test --workspace; \
+	fi
+	@echo "test: leaks of torch-ext"
+	@torch-ext/tests/leaks.sh
+
+check: setup ## Format, lints, spelling, licences, bans, sources, advisories, docs
+	@setup/tools.sh
+	@scripts/check.sh
+
+fmt: ## Format the Rust sources
+	$(CARGO) fmt --all

@@ -1,0 +1,82 @@
+//! Real kills and signals, and what is left after them.
+
+use end_to_end::{Bench, last_line, signal, text};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+const STEPS: u64 = 8;
+const OFTEN: [&str; 1] = ["checkpoint.every_steps=2"];
+
+#[test]
+fn a_killed_worker_is_named_and_the_run_goes_on_bit_for_bit() {
+    let bench = Bench::new();
+    bench.train(2, "whole", &OFTEN);
+    let child = bench.start_training(2, "killed", &OFTEN);
+    bench.wait_for_step("killed", 5);
+    let victim = bench.workers().into_iter().find(|(rank, _)| *rank == 1).expect("rank 1 runs").1;
+    signal(victim, Signal::SIGKILL);
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(out.status.code(), Some(4), "{}", text(&out));
+    let last = last_line(&out);
+    assert!(last.contains("rank 1") && last.contains("SIGKILL"), "{last}");
+    bench.assert_nothing_left();
+    bench.train(2, "killed", &OFTEN);
+    assert!(bench.weights("whole", STEPS) == bench.weights("killed", STEPS), "weights differ");
+    assert!(bench.moments("whole", STEPS) == bench.moments("killed", STEPS), "moments differ");
+    let steps: Vec<u64> = bench.metrics("killed", "train").iter().map(|l| l["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, (1..=STEPS).collect::<Vec<_>>(), "each step appears once");
+}
+
+#[test]
+fn sigterm_saves_and_a_second_start_ends_as_if_nothing_had_been() {
+    let bench = Bench::new();
+    bench.train(2, "whole", &[]);
+    let child = bench.start_training(2, "stopped", &[]);
+    bench.wait_for_step("stopped", 3);
+    signal(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(out.status.code(), Some(143), "{}", text(&out));
+    let step = bench.metrics("stopped", "checkpoint").last().expect("a checkpoint")["step"].as_u64().unwrap();
+    assert!((3..STEPS).contains(&step), "saved at step {step}");
+    bench.assert_nothing_left();
+    bench.train(2, "stopped", &[]);
+    assert!(bench.weights("whole", STEPS) == bench.weights("stopped", STEPS), "weights differ");
+}
+
+#[test]
+fn nothing_is_left_when_the_launcher_is_killed() {
+    let bench = Bench::new();
+    let mut child = bench.start_training(2, "run", &["train.max_steps=100000"]);
+    bench.wait_for_step("run", 1);
+    assert_eq!(bench.workers().len(), 2);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    bench.assert_nothing_left();
+}
+
+#[test]
+fn a_failure_is_restarted_from_the_last_checkpoint() {
+    let bench = Bench::new();
+    bench.train(2, "whole", &OFTEN);
+    let mut command = bench.command("jcs-launch", &["--nproc-per-node", "2", "--max-restarts", "1", "small.toml"]);
+    let child = command.args(["run.dir=again", OFTEN[0]]).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    bench.wait_for_step("again", 3);
+    signal(bench.workers()[0].1, Signal::SIGKILL);
+    let out = child.wait_with_output().unwrap();
+    assert!(out.status.success(), "{}", text(&out));
+    assert!(bench.weights("whole", STEPS) == bench.weights("again", STEPS), "weights differ");
+    let summary = std::fs::read_to_string(bench.path().join("again/summary.json")).unwrap();
+    assert!(summary.contains("\"restarts\": 1"), "{summary}");
+}
+
+#[test]
+fn a_worker_alone_saves_on_sigterm_too() {
+    let bench = Bench::new();
+    let mut command = bench.command("jcs", &["train", "small.toml", "run.dir=alone"]);
+    let child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    bench.wait_for_step("alone", 2);
+    signal(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(out.status.code(), Some(143), "{}", text(&out));
+    assert_eq!(bench.metrics("alone", "checkpoint").len(), 1);
+}
