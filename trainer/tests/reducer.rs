@@ -1,0 +1,137 @@
+//! The reducer on one rank: what it must see, say and never do.
+
+use collectives::{Alone, Collective, Error, Label, Pending};
+use jcs::ddp::{self, Layout, Limits, Reducer};
+use jcs::model::{Init, Store};
+use std::sync::{Arc, Mutex};
+use tch::{Device, Kind, Tensor};
+use torch_ext::DeviceBuffer;
+
+/// One rank that notes which buckets were sent.
+#[derive(Default)]
+struct Noting(Mutex<Vec<(u64, usize, usize)>>);
+
+impl Collective for Noting {
+    fn rank(&self) -> usize {
+        0
+    }
+    fn world_size(&self) -> usize {
+        1
+    }
+    fn name(&self) -> String {
+        "noting".into()
+    }
+    fn all_reduce(&self, buffer: DeviceBuffer, label: Label) -> Pending {
+        self.0.lock().unwrap().push((label.step, label.bucket.unwrap(), buffer.elements()));
+        Alone.all_reduce(buffer, label)
+    }
+    fn broadcast(&self, _: DeviceBuffer, _: usize, _: Label) -> Result<(), Error> {
+        Ok(())
+    }
+    fn all_gather(&self, bytes: Vec<u8>, label: Label) -> Result<Vec<Vec<u8>>, Error> {
+        Alone.all_gather(bytes, label)
+    }
+    fn barrier(&self, _: Label) -> Result<(), Error> {
+        Ok(())
+    }
+    fn any(&self, flag: bool, _: Label) -> Result<bool, Error> {
+        Ok(flag)
+    }
+    fn shutdown(&self, _: Label) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// Parameters a, b, c of 16 values each; one bucket each.
+fn store() -> (Store, [Tensor; 3]) {
+    let mut store = Store::new(Device::Cpu);
+    let mut root = store.root();
+    let parameters = ["a", "b", "c"].map(|n| root.parameter(n, &[16], Init::Const(1.0)));
+    (store, parameters)
+}
+
+const ONE_EACH: Limits = Limits { first: 1, rest: 1 };
+
+fn reducer(store: &Store, overlap: bool) -> (Reducer, Arc<Noting>) {
+    let notes = Arc::new(Noting::default());
+    (Reducer::new(notes.clone(), store, None, ONE_EACH, overlap).unwrap(), notes)
+}
+
+fn sent(notes: &Noting) -> Vec<usize> {
+    notes.0.lock().unwrap().iter().map(|(_, bucket, _)| *bucket).collect()
+}
+
+#[test]
+fn accumulation_adds_and_communicates_once() {
+    let (store, [a, b, c]) = store();
+    let (mut r, notes) = reducer(&store, true);
+    let loss = |k: f64| (&a * k + &b * (2.0 * k) + &c).sum(Kind::Float);
+    r.flats.zero_gradients();
+    r.backward(&loss(1.0), 0, false).unwrap();
+    assert_eq!(sent(&notes), [0usize; 0]);
+    r.backward(&loss(3.0), 0, true).unwrap();
+    r.finish(4).unwrap();
+    assert_eq!(sent(&notes), [0, 1, 2]);
+    let gradient = |t: &Tensor| t.grad().double_value(&[0]);
+    assert_eq!([gradient(&a), gradient(&b), gradient(&c)], [1.0, 2.0, 0.5]);
+}
+
+#[test]
+fn buckets_leave_in_the_order_of_their_index_whatever_order_they_fill_in() {
+    let (store, [a, b, c]) = store();
+    // Bucket 0 holds a, whose gradient comes last: c and b wait for it.
+    let notes = Arc::new(Noting::default());
+    let layout = Layout { buckets: vec![vec![0], vec![1], vec![2]], settled: true };
+    let mut r = Reducer::new(notes.clone(), &store, Some(layout), ONE_EACH, true).unwrap();
+    r.backward(&((&a * 2.0 + &b) * &c).sum(Kind::Float), 5, true).unwrap();
+    r.finish(1).unwrap();
+    assert_eq!(sent(&notes), [0, 1, 2]);
+}
+
+#[test]
+fn without_overlap_nothing_leaves_before_the_end() {
+    let (store, [a, b, c]) = store();
+    let (mut r, notes) = reducer(&store, false);
+    r.backward(&(&a + &b + &c).sum(Kind::Float), 0, true).unwrap();
+    assert_eq!(sent(&notes), [0usize; 0]);
+    r.finish(1).unwrap();
+    assert_eq!(sent(&notes), [0, 1, 2]);
+}
+
+#[test]
+fn a_parameter_without_gradient_is_named() {
+    let (store, [a, _, _]) = store();
+    let (mut r, _) = reducer(&store, true);
+    let error = r.backward(&a.sum(Kind::Float), 0, true).unwrap_err();
+    assert!(matches!(&error, ddp::Error::NoGradient { name, more: 1 } if name == "b"), "{error}");
+    assert!(error.to_string().contains("'b' (and 1 more) got no gradient"), "{error}");
+}
+
+#[test]
+fn settling_moves_the_buckets_but_no_value() {
+    let (store, [a, b, c]) = store();
+    tch::no_grad(|| a.detach().copy_(&Tensor::arange(16, (Kind::Float, Device::Cpu))));
+    let (mut r, _) = reducer(&store, true);
+    assert_eq!(r.flats.layout().buckets, [vec![2], vec![1], vec![0]]);
+    r.backward(&((&b * 2.0 + &a) * &c).sum(Kind::Float), 0, true).unwrap();
+    r.finish(1).unwrap();
+    r.flats.set_moments_of(0, &a.detach(), &(a.detach() * 2.0));
+    r.settle(1).unwrap();
+    assert!(r.flats.layout().settled);
+    assert_eq!(a.double_value(&[7]), 7.0);
+    assert_eq!(r.flats.moments_of(0).1.double_value(&[7]), 14.0);
+    let settled = r.flats.layout().clone();
+    r.flats.zero_gradients();
+    r.backward(&((&b * 2.0 + &a) * &c).sum(Kind::Float), 1, true).unwrap();
+    r.finish(1).unwrap();
+    r.settle(2).unwrap();
+    assert_eq!((r.flats.layout(), c.grad().double_value(&[7])), (&settled, 9.0));
+}
+
+#[test]
+fn a_layout_of_another_network_is_refused() {
+    let (store, _) = store();
+    let layout = Layout { buckets: vec![vec![0], vec![7]], settled: true };
+    let error = Reducer::new(Arc::new(Alone), &store, Some(layout), ONE_EACH, true).err().unwrap();
+    assert!(error.to_string().contains("does not fit the network"), "{error}");
+}
