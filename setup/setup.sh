@@ -18,7 +18,7 @@ for tool in python3 cargo c++; do
 done
 
 # One stamp a requirements file: its checksum, so that a changed pin is fetched again.
-stamp() { sha256sum "$here/$1.txt" "$here/setup.sh" "$here/unpack.py" | sha256sum | cut -d' ' -f1; }
+stamp() { sha256sum "$here/$1.txt" "$here/unpack.py" | sha256sum | cut -d' ' -f1; }
 
 install_set() { # NAME: downloads the wheels of NAME.txt and unpacks them into .deps/
   local name=$1

@@ -1,5 +1,7 @@
 //! The MPI backend on real ranks: this test binary starts itself under mpirun.
 
+#![expect(clippy::print_stdout, reason = "the parent test reads what a rank says")]
+
 use collectives::{Alone, Collective, Error, Label, Mpi};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -69,7 +71,10 @@ fn a_rank_that_never_comes_is_reported_with_rank_step_bucket_and_phase() {
         let out = on_ranks(2, "a_rank_that_never_comes_is_reported_with_rank_step_bucket_and_phase", "late");
         assert_eq!(out.status.code(), Some(55), "{}", String::from_utf8_lossy(&out.stderr));
         let text = String::from_utf8_lossy(&out.stdout);
-        assert!(text.contains("rank 0 (step 37, bucket 3, gradient all-reduce)") && text.contains("within 1 s"), "{text}");
+        assert!(
+            text.contains("rank 0 (step 37, bucket 3, gradient all-reduce)") && text.contains("within 1 s"),
+            "{text}"
+        );
         return;
     }
     let c = Mpi::start(Duration::from_secs(1)).unwrap();

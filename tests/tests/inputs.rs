@@ -112,11 +112,11 @@ fn weights_of_another_network() {
 fn a_run_with_other_settings_is_not_continued() {
     let bench = Bench::new();
     bench.train(1, "run", &["train.max_steps=2"]);
-    refused(&bench.try_train(1, "run", &["optim.lr=0.5"]), 2, &["optim.lr = 0.001 in the checkpoint, 0.5 now"]);
-    bench.train(1, "run", &["optim.lr=0.5", "run.allow_changes=true"]);
-    refused(&bench.try_train(1, "run", &["run.resume=never", "optim.lr=0.5"]), 2, &["run.resume = never"]);
+    refused(&bench.try_train(1, "run", &["optim.lr=2e-3"]), 2, &["optim.lr = 0.001 in the checkpoint, 0.002 now"]);
+    bench.train(1, "run", &["optim.lr=2e-3", "run.allow_changes=true"]);
+    refused(&bench.try_train(1, "run", &["run.resume=never", "optim.lr=2e-3"]), 2, &["run.resume = never"]);
     refused(&bench.try_train(1, "fresh", &["run.resume=must"]), 2, &["run.resume = must"]);
-    let out = bench.try_train(1, "run", &["optim.lr=0.5"]);
+    let out = bench.try_train(1, "run", &["optim.lr=2e-3"]);
     refused(&out, 0, &["is finished: step 8 of 8"]);
 }
 

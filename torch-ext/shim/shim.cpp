@@ -10,7 +10,6 @@
 #include <torch/torch.h>
 
 #include <dlfcn.h>
-#include <malloc.h>
 
 #include <cstring>
 #include <exception>
@@ -147,12 +146,6 @@ char* jcs_set_generator_state(void* state) {
 char* jcs_load_cuda() {
   if (dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL)) return nullptr;
   return strdup(dlerror());
-}
-
-// glibc gives activations back to the kernel after every step and faults them in again in the
-// next one; these limits keep them.
-int jcs_keep_freed_memory() {
-  return mallopt(M_MMAP_THRESHOLD, 1 << 30) && mallopt(M_TRIM_THRESHOLD, 0x7fffffff) && mallopt(M_TOP_PAD, 64 << 20);
 }
 
 }  // extern "C"

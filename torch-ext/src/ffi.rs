@@ -39,7 +39,6 @@ unsafe extern "C" {
     pub(crate) fn jcs_generator_state(out: *mut RawTensor) -> *mut c_char;
     pub(crate) fn jcs_set_generator_state(state: RawTensor) -> *mut c_char;
     pub(crate) fn jcs_load_cuda() -> *mut c_char;
-    pub(crate) fn jcs_keep_freed_memory() -> c_int;
 }
 
 /// The shim's view of a tensor; valid while `t` lives.

@@ -18,6 +18,6 @@ pub use autocast::Autocast;
 pub use buffer::{DeviceBuffer, ElementType, Unfit};
 pub use ffi::Error;
 pub use gradient::{clear_grad, clear_grad_hook, set_grad, set_grad_hook};
-pub use memory::{channels_last, is_channels_last, is_contiguous, keep_freed_memory};
+pub use memory::{channels_last, is_channels_last, is_contiguous};
 pub use random::{generator_state, set_generator_state};
 pub use stream::{Stream, current_stream, load_cuda};

@@ -1,4 +1,4 @@
-//! Memory formats, and what the allocator keeps.
+//! Memory formats.
 
 use crate::ffi::{self, Error, RawTensor, adopt, check, raw};
 use tch::Tensor;
@@ -26,12 +26,4 @@ pub fn is_contiguous(t: &Tensor) -> Result<bool, Error> {
     // SAFETY: as above.
     check("is_contiguous", unsafe { ffi::jcs_is_contiguous(raw(t), &raw mut out) })?;
     Ok(out != 0)
-}
-
-/// Tells the C library to keep freed memory for the next step instead of handing it back to the
-/// kernel, which otherwise zeroes and maps hundreds of megabytes anew in every step. False where
-/// the C library does not take the setting.
-pub fn keep_freed_memory() -> bool {
-    // SAFETY: sets limits of the allocator; no pointer is involved.
-    unsafe { ffi::jcs_keep_freed_memory() != 0 }
 }

@@ -19,7 +19,6 @@ use tracing_subscriber::EnvFilter;
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     start_logging();
-    torch_ext::keep_freed_memory();
     let place = match Place::from_env() {
         Ok(place) => place,
         Err(e) => return refuse(&e),
