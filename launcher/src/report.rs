@@ -149,6 +149,7 @@ fn merged(mut old: Map<String, Value>, restarts: u32, root_cause: Option<&RootCa
     old.shift_remove("root_cause");
     if let Some(cause) = root_cause.and_then(|cause| serde_json::to_value(cause).ok()) {
         old.insert("root_cause".into(), cause);
+        old.insert("status".into(), "failed".into());
     }
     old
 }

@@ -41,10 +41,25 @@ pub struct Place {
 
 /// A variable that is set to something unusable.
 #[derive(Debug, thiserror::Error)]
-#[error("environment variable {name}={value:?} is not a whole number; it is set by jcs-launch, unset it to run alone")]
-pub struct BadVariable {
-    name: &'static str,
-    value: String,
+pub enum BadVariable {
+    /// It is no number.
+    #[error(
+        "environment variable {name}={value:?} is not a whole number; it is set by jcs-launch, unset it to run alone"
+    )]
+    Number {
+        /// Its name.
+        name: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// A rank outside the world.
+    #[error("RANK={rank} is not below WORLD_SIZE={world_size}; both are set by jcs-launch, unset them to run alone")]
+    Rank {
+        /// `RANK`.
+        rank: usize,
+        /// `WORLD_SIZE`, 1 where it is unset.
+        world_size: usize,
+    },
 }
 
 impl Place {
@@ -54,8 +69,12 @@ impl Place {
     /// Reads the place from the environment; a worker without `WORLD_SIZE` is alone.
     pub fn from_env() -> Result<Place, BadVariable> {
         let world_size = number(WORLD_SIZE, 1)?;
+        let rank = number(RANK, 0)?;
+        if rank >= world_size {
+            return Err(BadVariable::Rank { rank, world_size });
+        }
         Ok(Place {
-            rank: Rank(number(RANK, 0)?),
+            rank: Rank(rank),
             local_rank: number(LOCAL_RANK, 0)?,
             world_size,
             local_world_size: number(LOCAL_WORLD_SIZE, world_size)?,
@@ -68,6 +87,6 @@ impl Place {
 pub fn number<T: FromStr>(name: &'static str, default: T) -> Result<T, BadVariable> {
     match std::env::var(name) {
         Err(_) => Ok(default),
-        Ok(value) => value.parse().map_err(|_| BadVariable { name, value }),
+        Ok(value) => value.parse().map_err(|_| BadVariable::Number { name, value }),
     }
 }

@@ -42,6 +42,8 @@ pub struct Bench {
 
 /// Settings of the small network that the tests train.
 const CONFIG: &str = "
+[run]
+device = 'cpu'
 [data]
 train = 'phantom/train.txt'
 eval = 'phantom/eval.txt'

@@ -4,8 +4,10 @@ use end_to_end::{Bench, last_line, signal, text};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-const STEPS: u64 = 8;
-const OFTEN: [&str; 1] = ["checkpoint.every_steps=2"];
+const STEPS: u64 = 60;
+/// Long enough that a signal sent after a few steps arrives before the end.
+const LONG: &str = "train.max_steps=60";
+const OFTEN: [&str; 2] = [LONG, "checkpoint.every_steps=2"];
 
 #[test]
 fn a_killed_worker_is_named_and_the_run_goes_on_bit_for_bit() {
@@ -30,8 +32,8 @@ fn a_killed_worker_is_named_and_the_run_goes_on_bit_for_bit() {
 #[test]
 fn sigterm_saves_and_a_second_start_ends_as_if_nothing_had_been() {
     let bench = Bench::new();
-    bench.train(2, "whole", &[]);
-    let child = bench.start_training(2, "stopped", &[]);
+    bench.train(2, "whole", &[LONG]);
+    let child = bench.start_training(2, "stopped", &[LONG]);
     bench.wait_for_step("stopped", 3);
     signal(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
     let out = child.wait_with_output().unwrap();
@@ -39,7 +41,7 @@ fn sigterm_saves_and_a_second_start_ends_as_if_nothing_had_been() {
     let step = bench.metrics("stopped", "checkpoint").last().expect("a checkpoint")["step"].as_u64().unwrap();
     assert!((3..STEPS).contains(&step), "saved at step {step}");
     bench.assert_nothing_left();
-    bench.train(2, "stopped", &[]);
+    bench.train(2, "stopped", &[LONG]);
     assert!(bench.weights("whole", STEPS) == bench.weights("stopped", STEPS), "weights differ");
 }
 
@@ -59,7 +61,7 @@ fn a_failure_is_restarted_from_the_last_checkpoint() {
     let bench = Bench::new();
     bench.train(2, "whole", &OFTEN);
     let mut command = bench.command("jcs-launch", &["--nproc-per-node", "2", "--max-restarts", "1", "small.toml"]);
-    let child = command.args(["run.dir=again", OFTEN[0]]).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let child = command.arg("run.dir=again").args(OFTEN).stderr(std::process::Stdio::piped()).spawn().unwrap();
     bench.wait_for_step("again", 3);
     signal(bench.workers()[0].1, Signal::SIGKILL);
     let out = child.wait_with_output().unwrap();
@@ -72,7 +74,7 @@ fn a_failure_is_restarted_from_the_last_checkpoint() {
 #[test]
 fn a_worker_alone_saves_on_sigterm_too() {
     let bench = Bench::new();
-    let mut command = bench.command("jcs", &["train", "small.toml", "run.dir=alone"]);
+    let mut command = bench.command("jcs", &["train", "small.toml", "run.dir=alone", LONG]);
     let child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
     bench.wait_for_step("alone", 2);
     signal(Pid::from_raw(child.id() as i32), Signal::SIGTERM);

@@ -131,7 +131,7 @@ fn a_damaged_checkpoint_is_passed_over_for_an_earlier_one() {
     bytes[middle] ^= 1;
     fs::write(&file, bytes).unwrap();
     let out = bench.try_train(1, "run", &["checkpoint.every_steps=2"]);
-    refused(&out, 0, &["step-00000008 is damaged", "going on after step 6"]);
+    refused(&out, 0, &["step-00000008 is damaged", "set aside", "going on after step 6"]);
     assert!(bench.weights("run", 8) == whole, "weights differ");
 }
 

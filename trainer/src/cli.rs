@@ -26,6 +26,13 @@ pub(crate) enum Command {
     Inspect(Inspect),
 }
 
+impl Command {
+    /// Whether SIGTERM and SIGUSR1 mean: save, then end.
+    pub(crate) fn saves_when_stopped(&self) -> bool {
+        matches!(self, Command::Train(_))
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Train {
     /// Configuration file (TOML).
@@ -48,6 +55,9 @@ pub(crate) struct Eval {
     /// Also write the metrics to this file as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Where to compute; wins over `run.device`.
+    #[arg(long, value_name = "auto|cpu|cuda", value_parser = device)]
+    pub(crate) device: Option<Device>,
     /// Settings that win over the file, as in `eval.threshold=0.4`.
     #[arg(value_name = "KEY=VALUE")]
     pub(crate) overrides: Vec<String>,

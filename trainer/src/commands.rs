@@ -2,7 +2,7 @@
 
 use crate::cli::{Command, Eval, Predict, Split, Train};
 use collectives::Label;
-use jcs::job::{Job, StopFlag, choose_device};
+use jcs::job::{Job, StopFlag};
 use jcs::monitor::ProgressReport;
 use jcs::network::Network;
 use jcs::{Error, checkpoint, data, evaluate, inspect, predict, train, weights};
@@ -11,6 +11,7 @@ use protocol::env::Place;
 use protocol::message::Progress;
 use protocol::side_channel::SideChannel;
 use protocol::{Exit, Step};
+use std::io::Write;
 use std::sync::Arc;
 
 /// Runs a command on this worker.
@@ -25,10 +26,15 @@ pub(crate) fn run(
         Command::Eval(args) => run_eval(&args, place, side_channel, stop),
         Command::Predict(args) => run_predict(&args, place, side_channel, stop),
         Command::Inspect(args) => {
-            print!("{}", inspect::inspect(&args.path)?);
+            print(&inspect::inspect(&args.path)?);
             Ok(Exit::Done)
         }
     }
+}
+
+/// Writes to standard output, as far as somebody reads it.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 /// The last step that training finished in this process.
@@ -52,7 +58,13 @@ fn run_eval(args: &Eval, place: Place, side_channel: Arc<SideChannel>, stop: Sto
         return Err(Error::Usage(format!("{key} is not given: name a list file in {}", args.config.display())));
     }
     let file = checkpoint::resolve_weights(&args.weights)?;
-    let job = Job::join(place, side_channel, stop, config.run.device, &config.comm)?;
+    let device = args.device.unwrap_or(config.run.device);
+    let job = Job::join(place, side_channel, stop, device, &config.comm)?;
+    if let (Some(out), true) = (&args.json, job.is_chief()) {
+        // Before the work, not after it.
+        let opened = std::fs::OpenOptions::new().create(true).append(true).open(out);
+        opened.map_err(|source| Error::Output { file: out.clone(), source })?;
+    }
     let (network, description) = Network::from_weights(&weights::read(&file)?, job.device)?;
     if job.is_chief() && !description.assumed.is_empty() {
         tracing::warn!("{} does not say, so assumed: {}", file.display(), description.assumed.join(", "));
@@ -61,20 +73,22 @@ fn run_eval(args: &Eval, place: Place, side_channel: Arc<SideChannel>, stop: Sto
     let mut progress = ProgressReport::new(job.side_channel.clone(), job.is_chief());
     let (threshold, workers) = (config.eval.threshold, config.data.workers);
     let metrics = evaluate::evaluate(&network, &dataset, threshold, workers, &job, 0, &mut |p| progress.show(p))?;
+    let Some(metrics) = metrics else { return job.leave(Exit::Preempted, 0) };
     progress.clear();
     if job.is_chief() {
         let json = serde_json::to_string_pretty(&metrics).unwrap_or_default();
-        println!("{json}");
+        print(&format!("{json}\n"));
         if let Some(out) = &args.json {
-            std::fs::write(out, json + "\n").map_err(|source| Error::Write { file: out.clone(), source })?;
+            std::fs::write(out, json + "\n").map_err(|source| Error::Output { file: out.clone(), source })?;
         }
     }
     job.leave(Exit::Done, 0)
 }
 
 fn run_predict(args: &Predict, place: Place, side_channel: Arc<SideChannel>, stop: StopFlag) -> Result<Exit, Error> {
-    let device = choose_device(args.device, &place)?;
-    let job = Job::join(place, side_channel, stop, args.device, &Comm::default())?;
+    // The ranks meet once, at the end, however long their shares take.
+    let comm = Comm { timeout_s: 86400.0, ..Comm::default() };
+    let job = Job::join(place, side_channel, stop, args.device, &comm)?;
     let mut progress = ProgressReport::new(job.side_channel.clone(), job.is_chief());
     let request = predict::Request {
         weights: &args.weights,
@@ -82,7 +96,7 @@ fn run_predict(args: &Predict, place: Place, side_channel: Arc<SideChannel>, sto
         inputs: &args.inputs,
         save_tensors: args.save_tensors,
         threshold: args.threshold,
-        device,
+        device: job.device,
         part: (place.rank.0, place.world_size),
     };
     let mut show =
@@ -94,7 +108,7 @@ fn run_predict(args: &Predict, place: Place, side_channel: Arc<SideChannel>, sto
     if job.is_chief() {
         let outcomes = predict::merge(&all);
         predict::write_report(&args.out, &outcomes, &args.weights)?;
-        println!("{} predictions: {}", outcomes.len(), args.out.join("report.html").display());
+        print(&format!("{} predictions: {}\n", outcomes.len(), args.out.join("report.html").display()));
     }
     job.leave(Exit::Done, 0)
 }

@@ -24,11 +24,10 @@ pub struct Batch {
 impl Batch {
     /// Stacks samples, in their order, on `device`.
     pub fn stack(samples: &[Sample], (height, width): (usize, usize), device: Device) -> Batch {
-        let (n, h, w) = (samples.len() as i64, height as i64, width as i64);
+        let (h, w) = (height as i64, width as i64);
         let image = |s: &Sample| Tensor::from_slice(&s.image).view([1, 3, h, w]);
         let mask = |s: &Sample| Tensor::from_slice(&s.mask).view([1, h, w]);
         let cat = |parts: Vec<Tensor>| Tensor::cat(&parts, 0).to_device(device);
-        debug_assert_eq!(n as usize, samples.len());
         Batch {
             images: cat(samples.iter().map(image).collect()),
             masks: cat(samples.iter().map(mask).collect()),
@@ -84,11 +83,14 @@ impl Plan {
     /// The plan of the worker at `place` for a data set of `samples` samples.
     pub fn new(samples: usize, config: &Config, batches: Batches, place: &Place) -> Result<Plan, Error> {
         if samples < batches.global {
+            let largest = samples / batches.micro * batches.micro;
+            let remedy = match largest >= batches.micro * place.world_size {
+                true => format!("train.global_batch={largest} works"),
+                false => format!("use fewer workers than {} or a smaller train.micro_batch", place.world_size),
+            };
             return Err(Error::Usage(format!(
-                "train.global_batch: {} samples a step, but data.train has only {samples}; \
-                 train.global_batch={} works",
-                batches.global,
-                (samples / batches.micro).max(1) * batches.micro
+                "train.global_batch: {} samples a step, but data.train has only {samples}; {remedy}",
+                batches.global
             )));
         }
         let mine = partition::micro_batches_of(place.rank.0, place.world_size, batches.global, batches.micro);
@@ -148,7 +150,7 @@ impl BatchStream {
         BatchStream { loader, micro, size: config.data.size.height_width(), device }
     }
 
-    /// The next micro-batch. An error if the plan has ended.
+    /// The next micro-batch. Not to be called more often than the plan has micro-batches.
     pub fn next_batch(&mut self) -> Result<Batch, Error> {
         let samples = self.loader.by_ref().take(self.micro).collect::<Result<Vec<_>, _>>()?;
         Ok(Batch::stack(&samples, self.size, self.device))

@@ -51,14 +51,30 @@ pub enum Error {
     /// The shim to libtorch failed.
     #[error(transparent)]
     TorchExt(#[from] torch_ext::Error),
-    /// The loss is no number any more.
-    #[error("the loss of step {step} is {loss}: training has diverged; lower optim.lr, or set train.clip_grad_norm")]
+    /// Loss or gradient are no numbers any more. The weights are still those before the step.
+    #[error("the {what} of step {step} is {value}: training has diverged; lower optim.lr, or set train.clip_grad_norm")]
     Diverged {
         /// The step.
         step: u64,
-        /// Its loss.
-        loss: f64,
+        /// `loss` or `gradient norm`.
+        what: &'static str,
+        /// Its value.
+        value: f64,
     },
+    /// An output that the command was asked for cannot be written.
+    #[error("cannot write {}: {source}", file.display())]
+    Output {
+        /// The file or folder.
+        file: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another process trains in the run directory.
+    #[error("another process trains in {}; wait for it, or choose another run.dir", .0.display())]
+    Locked(PathBuf),
+    /// The program has a mistake.
+    #[error("internal error: {0}; please report it")]
+    Panic(String),
 }
 
 impl Error {
@@ -66,6 +82,7 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Error::Config(_) | Error::Usage(_) | Error::RunDirectory { .. } => Exit::Usage,
+            Error::Output { .. } | Error::Locked(_) => Exit::Usage,
             Error::Ddp(ddp::Error::Difference(_) | ddp::Error::NoGradient { .. }) => Exit::Usage,
             Error::Data(_) => Exit::BadData,
             Error::Weights(e) if e.is_bad_input() => Exit::BadData,

@@ -12,9 +12,14 @@ use protocol::message::Progress;
 use std::sync::Arc;
 use tch::{Kind, Tensor};
 
-/// Metrics of `dataset` under `network`: rank r takes samples r, r + world size, …; every rank gets the result.
+/// After so many samples the ranks ask each other whether one was told to stop. It is also what keeps
+/// a slow rank from being taken for a dead one at the end.
+const ROUND: usize = 8;
+
+/// Metrics of `dataset` under `network`: rank r takes samples r, r + world size, …; every rank gets the
+/// result. `None` where a rank was asked to stop before the end.
 ///
-/// `show` is told how far rank 0 is.
+/// `show` is told how far this rank is.
 pub fn evaluate(
     network: &Network,
     dataset: &Arc<Dataset>,
@@ -23,19 +28,26 @@ pub fn evaluate(
     job: &Job,
     step: u64,
     show: &mut dyn FnMut(Progress),
-) -> Result<Metrics, Error> {
+) -> Result<Option<Metrics>, Error> {
+    let rounds = dataset.len().div_ceil(job.place.world_size).div_ceil(ROUND);
     let mine = (job.place.rank.0..dataset.len()).step_by(job.place.world_size);
     let total = mine.len() as u64;
     let requests = mine.map(|i| Request { index: i as u32, epoch: 0 });
     let settings = LoaderSettings { seed: 0, augment: Augment::NONE, workers, queue: 2 * workers.max(1) };
     let mut scores = Vec::new();
-    for sample in Loader::new(dataset.clone(), requests, settings) {
-        let geometry = dataset.geometry();
-        let batch = Batch::stack(&[sample?], (geometry.height, geometry.width), job.device);
-        scores.push(score(network, &batch, threshold)?);
-        show(Progress { phase: "eval".into(), done: scores.len() as u64, total, ..Progress::default() });
+    let mut loader = Loader::new(dataset.clone(), requests, settings);
+    let geometry = dataset.geometry();
+    for _ in 0..rounds {
+        for sample in loader.by_ref().take(ROUND) {
+            let batch = Batch::stack(&[sample?], (geometry.height, geometry.width), job.device);
+            scores.push(score(network, &batch, threshold)?);
+            show(Progress { phase: "eval".into(), done: scores.len() as u64, total, ..Progress::default() });
+        }
+        if job.collective.any(job.asked_to_stop(), Label::new(step, "evaluation round"))? {
+            return Ok(None);
+        }
     }
-    gather(scores, job, step)
+    gather(scores, job, step).map(Some)
 }
 
 fn score(network: &Network, batch: &Batch, threshold: f64) -> Result<SampleScore, Error> {

@@ -13,9 +13,9 @@ pub(crate) fn write_durably(file: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Replaces a file in one go: readers see the old content or the new one.
 pub(crate) fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut name = std::ffi::OsString::from(".");
+    let mut name = std::ffi::OsString::from(".tmp-");
     name.push(file.file_name().unwrap_or_default());
-    name.push(format!(".tmp-{}", std::process::id()));
+    name.push(format!("-{}", std::process::id()));
     let temporary = file.with_file_name(name);
     let result = write_durably(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, file));
     match result {

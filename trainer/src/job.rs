@@ -42,6 +42,11 @@ impl StopFlag {
         }
         Ok(StopFlag(flag))
     }
+
+    /// A flag that no signal sets: signals keep their usual effect.
+    pub fn never() -> StopFlag {
+        StopFlag(Arc::default())
+    }
 }
 
 impl Job {
@@ -112,9 +117,14 @@ fn refuse_lonely_world() -> Result<(), Error> {
 }
 
 /// The device that `name` means for this worker.
-pub fn choose_device(name: DeviceName, place: &Place) -> Result<Device, Error> {
+fn choose_device(name: DeviceName, place: &Place) -> Result<Device, Error> {
     match name {
         DeviceName::Cpu => Ok(Device::Cpu),
+        // Gradients travel over MPI, which takes buffers on the CPU.
+        DeviceName::Auto if place.world_size > 1 => Ok(Device::Cpu),
+        DeviceName::Cuda if place.world_size > 1 => Err(Error::Usage(
+            "run.device = cuda works for one worker only; several compute on the CPU: run.device=cpu".into(),
+        )),
         DeviceName::Auto if !std::path::Path::new("/proc/driver/nvidia").exists() => Ok(Device::Cpu),
         DeviceName::Auto | DeviceName::Cuda => match (torch_ext::load_cuda(), tch::Cuda::is_available(), name) {
             (Ok(()), true, _) => Ok(Device::Cuda(place.local_rank)),

@@ -1,8 +1,5 @@
 //! `jcs`: a worker of a training job, and the commands for its results.
 
-#![expect(clippy::print_stdout, reason = "a command line program")]
-#![expect(clippy::print_stderr, reason = "a command line program")]
-
 mod cli;
 mod commands;
 
@@ -12,6 +9,8 @@ use protocol::Exit;
 use protocol::env::{JCS_LOG, Place};
 use protocol::message::Message;
 use protocol::side_channel::SideChannel;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Arc;
 use tracing_subscriber::EnvFilter;
@@ -24,15 +23,17 @@ fn main() -> ExitCode {
         Err(e) => return refuse(&e),
     };
     // Before the launcher hears of this worker, and may send it a signal.
-    let stop = match StopFlag::install() {
-        Ok(stop) => stop,
+    let stop = match cli.command.saves_when_stopped().then(StopFlag::install).transpose() {
+        Ok(stop) => stop.unwrap_or_else(StopFlag::never),
         Err(e) => return refuse(&e),
     };
     let side_channel = match SideChannel::from_env(place.rank) {
         Ok(channel) => Arc::new(channel),
         Err(e) => return refuse(&e),
     };
-    match commands::run(cli.command, place, side_channel.clone(), stop) {
+    // libtorch's failures to allocate arrive as panics.
+    let run = AssertUnwindSafe(|| commands::run(cli.command, place, side_channel.clone(), stop));
+    match catch_unwind(run).unwrap_or_else(|panic| Err(jcs::Error::Panic(panic_text(&*panic)))) {
         Ok(exit) => exit.into(),
         Err(error) => fail(&error, &place, &side_channel),
     }
@@ -49,8 +50,18 @@ fn start_logging() {
         .init();
 }
 
+/// A line on standard error, as far as that takes it.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no message").lines().next().unwrap_or_default().to_owned()
+}
+
 fn refuse(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("jcs: {error}");
+    say(&format!("jcs: {error}"));
     Exit::Usage.into()
 }
 
@@ -58,10 +69,10 @@ fn refuse(error: &dyn std::error::Error) -> ExitCode {
 fn fail(error: &jcs::Error, place: &Place, side_channel: &SideChannel) -> ExitCode {
     let exit = error.exit();
     let cause = error.to_string();
+    side_channel.send(&Message::Failed { step: commands::last_step(), exit, cause: cause.clone() });
     match place.world_size {
-        1 => eprintln!("jcs: {cause}"),
-        _ => eprintln!("jcs: rank {}: {cause}", place.rank),
+        1 => say(&format!("jcs: {cause}")),
+        _ => say(&format!("jcs: rank {}: {cause}", place.rank)),
     }
-    side_channel.send(&Message::Failed { step: commands::last_step(), exit, cause });
     collectives::leave_now(exit.code())
 }

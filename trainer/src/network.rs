@@ -1,11 +1,13 @@
 //! A network with its tensors: what weights files hold, and what travels in their metadata.
 
+use crate::loss;
 use crate::model::{Single, SingleConfig, Store};
 use crate::weights::{self, Weights};
 use data_shards::Geometry;
-use protocol::config::{Config, Model, ModelKind};
+use protocol::config::{Config, Loss, Model, ModelKind};
+use protocol::config::{SIDES, WIDTHS};
 use std::collections::HashMap;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// What a weights file says about the network and its input.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,7 +50,7 @@ impl Description {
         }
         match get("width") {
             None => d.assumed.push("width = 1".into()),
-            Some(v) => d.width = v.parse().map_err(|_| wrong("width", v))?,
+            Some(v) => d.width = v.parse().ok().filter(|w| WIDTHS.contains(w)).ok_or_else(|| wrong("width", v))?,
         }
         match get("size") {
             None => d.assumed.push("size = 512 × 512".into()),
@@ -85,12 +87,13 @@ impl Description {
 
 fn pair(v: &str) -> Option<(usize, usize)> {
     let (h, w) = v.split_once('x')?;
-    Some((h.parse().ok().filter(|n| *n > 0)?, w.parse().ok().filter(|n| *n > 0)?))
+    let side = |text: &str| text.parse().ok().filter(|n| SIDES.contains(n));
+    Some((side(h)?, side(w)?))
 }
 
 fn triple(v: &str) -> Option<[f32; 3]> {
     let numbers: Vec<f32> = v.split(',').map(str::parse).collect::<Result<_, _>>().ok()?;
-    numbers.try_into().ok()
+    numbers.try_into().ok().filter(|v: &[f32; 3]| v.iter().all(|x| x.is_finite()))
 }
 
 /// A network and its tensors.
@@ -116,6 +119,16 @@ impl Network {
         let network = Network::random(&description, device, 0);
         weights::load_into(&network.store, weights)?;
         Ok((network, description))
+    }
+
+    /// Freezes the parameters that the loss does not depend on, found by one backward pass over an empty
+    /// image, and returns their names. The same on every rank.
+    pub fn freeze_unused(&mut self, weights: &Loss) -> Result<Vec<String>, tch::TchError> {
+        let side = 32;
+        let image = Tensor::zeros([1, 3, side, side], (Kind::Float, self.store.device()));
+        let mask = Tensor::zeros([1, side, side], (Kind::Float, self.store.device()));
+        loss::segmentation(&self.logits(&image), &mask, weights).f_backward()?;
+        Ok(self.store.freeze_without_gradient())
     }
 
     /// `(N, 3, H, W)` normalised → logits `(N, 5, H, W)`.

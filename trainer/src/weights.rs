@@ -3,6 +3,7 @@
 use crate::model::Store;
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use tch::{Kind, Tensor};
 
@@ -47,7 +48,7 @@ impl Error {
     /// Whether the input is at fault rather than the machine.
     pub fn is_bad_input(&self) -> bool {
         matches!(self, Error::Format { .. } | Error::Mismatch { .. })
-            || matches!(self, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+            || matches!(self, Error::Io { source, .. } if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::IsADirectory))
     }
 }
 

@@ -36,7 +36,13 @@ impl Mpi {
             .name("mpi".into())
             .spawn(move || thread::run(queue, ready, timeout))
             .map_err(|e| failed(format!("no thread ({e})")))?;
-        let world = started.recv().map_err(|_| {
+        let world = started.recv_timeout(timeout + SLACK).map_err(|e| {
+            if e == RecvTimeoutError::Timeout {
+                return failed(format!(
+                    "MPI_Init did not return within {} s; another rank hangs at its start",
+                    timeout.as_secs_f64()
+                ));
+            }
             failed("MPI_Init failed; start the workers with jcs-launch, or unset WORLD_SIZE to run alone".into())
         })?;
         Ok(Mpi { rank: world.rank, world_size: world.size, library: world.library, timeout, jobs: Mutex::new(jobs) })

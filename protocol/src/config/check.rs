@@ -1,28 +1,47 @@
 //! Which values are in range and go together. Pure.
 
 use super::{Augment, AugmentTable, Config, GlobalBatch};
+use std::ops::RangeInclusive;
+
+/// Channel multipliers that make sense.
+pub const WIDTHS: RangeInclusive<f64> = 0.01..=4.0;
+/// Heights and widths that the network can take and a machine can hold, in pixels.
+pub const SIDES: RangeInclusive<usize> = 32..=8192;
+/// Beyond any real job, and far from any overflow.
+const MOST_SAMPLES: usize = 1 << 24;
+const MOST_STEPS: u64 = 1 << 40;
 
 /// The first value that cannot be used, as (key, problem); `None` where all is well.
 pub(super) fn first_problem(c: &Config) -> Option<(&'static str, String)> {
     let (h, w) = c.data.size.height_width();
     let rules = [
-        rule(c.model.width > 0.0 && c.model.width <= 4.0, "model.width", || {
-            format!("{} is not above 0 and at most 4", c.model.width)
+        rule(WIDTHS.contains(&c.model.width), "model.width", || {
+            format!("{} is not from {} to {}", c.model.width, WIDTHS.start(), WIDTHS.end())
         }),
         rule(!c.data.train.as_os_str().is_empty(), "data.train", || {
             "is not given: name a list file, `image mask` a line".into()
         }),
-        rule(h >= 32 && w >= 32, "data.size", || {
-            format!("{h} × {w} pixels are too few; the network needs at least 32 × 32")
+        rule(SIDES.contains(&h) && SIDES.contains(&w), "data.size", || {
+            format!("{h} × {w} pixels: both sides must be from {} to {}", SIDES.start(), SIDES.end())
         }),
-        rule(h <= 8192 && w <= 8192, "data.size", || format!("{h} × {w} pixels are too many; at most 8192 × 8192")),
         rule(c.data.workers <= 256, "data.workers", || format!("{} is above 256", c.data.workers)),
-        rule(c.train.micro_batch > 0, "train.micro_batch", || "must be at least 1".into()),
+        rule((1..=MOST_SAMPLES).contains(&c.train.micro_batch), "train.micro_batch", || {
+            format!("must be from 1 to {MOST_SAMPLES}")
+        }),
+        rule(
+            !matches!(c.train.global_batch, GlobalBatch::Samples(n) if n > MOST_SAMPLES),
+            "train.global_batch",
+            || format!("must be at most {MOST_SAMPLES}"),
+        ),
         rule(c.train.global_batch != GlobalBatch::Samples(0), "train.global_batch", || {
             "must be at least 1, or \"auto\"".into()
         }),
-        rule(c.train.epochs > 0, "train.epochs", || "must be at least 1".into()),
-        rule(c.train.max_steps != Some(0), "train.max_steps", || "must be at least 1".into()),
+        rule((1..=MOST_STEPS >> 20).contains(&c.train.epochs), "train.epochs", || {
+            format!("must be from 1 to {}", MOST_STEPS >> 20)
+        }),
+        rule(c.train.max_steps.is_none_or(|n| (1..=MOST_STEPS).contains(&n)), "train.max_steps", || {
+            format!("must be from 1 to {MOST_STEPS}")
+        }),
         rule(c.train.clip_grad_norm.is_none_or(positive), "train.clip_grad_norm", || "must be above 0".into()),
         rule(c.optim.lr.is_finite() && c.optim.lr >= 0.0, "optim.lr", || format!("{} is not a rate", c.optim.lr)),
         rule(not_negative(c.optim.weight_decay), "optim.weight_decay", || "must not be negative".into()),

@@ -11,6 +11,7 @@ mod load;
 mod schema;
 
 pub use batches::Batches;
+pub use check::{SIDES, WIDTHS};
 pub use error::ConfigError;
 pub use load::{load, parse};
 pub use schema::*;

@@ -169,9 +169,9 @@ pub struct AugmentTable {
 #[serde(default)]
 #[schemars(deny_unknown_fields)]
 pub struct Train {
-    /// Passes over the training samples; not together with `max_steps`.
+    /// Passes over the training samples, where `max_steps` is left out.
     pub epochs: u64,
-    /// Optimizer steps in all; left out: `epochs` decides.
+    /// Optimizer steps in all; wins over `epochs`.
     pub max_steps: Option<u64>,
     /// Samples that each optimizer step consumes, on any number of workers.
     pub global_batch: GlobalBatch,

@@ -13,7 +13,7 @@ mod state;
 mod write;
 
 pub use read::{Found, newest, resolve_weights, verify};
-pub use retain::{remove_old, remove_temporary, to_remove};
+pub use retain::{remove_old, remove_temporary, set_aside, to_remove};
 pub use state::{Best, Buckets, DataState, State, Versions};
 pub use write::{Contents, set_best, write};
 

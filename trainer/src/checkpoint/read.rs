@@ -77,23 +77,29 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
     std::fs::read(path).map_err(|source| Error::Read { path: path.into(), source })
 }
 
-/// The weights file that `path` means: a run (its best checkpoint, else the latest), a checkpoint, or a file.
+/// The weights file that `path` means: a run (its best checkpoint, else the latest), a checkpoint, or a
+/// file. What belongs to a checkpoint is verified first.
 pub fn resolve_weights(path: &Path) -> Result<PathBuf, Error> {
     if path.is_file() {
-        return Ok(path.into());
+        return match path.parent().filter(|p| p.join(MANIFEST).is_file()) {
+            Some(folder) => verify(folder).map(|_| path.into()),
+            None => Ok(path.into()),
+        };
     }
-    let in_checkpoint = path.join(MODEL);
-    if in_checkpoint.is_file() {
-        return Ok(in_checkpoint);
+    if path.join(MODEL).is_file() {
+        return verify(path).map(|found| found.folder.join(MODEL));
     }
     let checkpoints = path.join("checkpoints");
+    let mut refused = None;
     for pointer in [BEST, LATEST] {
-        if let Ok(name) = std::fs::read_to_string(checkpoints.join(pointer)) {
-            let file = checkpoints.join(name.trim()).join(MODEL);
-            if file.is_file() {
-                return Ok(file);
-            }
+        let Ok(name) = std::fs::read_to_string(checkpoints.join(pointer)) else { continue };
+        match verify(&checkpoints.join(name.trim())) {
+            Ok(found) => return Ok(found.folder.join(MODEL)),
+            Err(e) => refused = refused.or(Some(e)),
         }
+    }
+    if let Some(e) = refused {
+        return Err(e);
     }
     let problem = if path.is_dir() {
         "neither a run with a complete checkpoint nor a checkpoint"

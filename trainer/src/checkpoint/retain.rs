@@ -23,11 +23,21 @@ pub fn remove_old(checkpoints: &Path, keep_last: usize, best: Option<u64>) {
     }
 }
 
+/// Takes a damaged checkpoint out of the sequence, so that it neither counts as one that is kept nor
+/// is tried again; it stays for whoever wants to look.
+pub fn set_aside(folder: &Path) {
+    let Some(name) = folder.file_name().map(|n| n.to_string_lossy()) else { return };
+    if let Err(e) = std::fs::rename(folder, folder.with_file_name(format!("damaged-{name}"))) {
+        tracing::warn!("cannot set the damaged checkpoint {} aside: {e}", folder.display());
+    }
+}
+
 /// Removes what an interrupted writer left.
 pub fn remove_temporary(checkpoints: &Path) {
     let entries = std::fs::read_dir(checkpoints).into_iter().flatten().flatten();
     for entry in entries.filter(|e| e.file_name().to_string_lossy().starts_with(TEMPORARY)) {
-        let _ = std::fs::remove_dir_all(entry.path());
+        let path = entry.path();
+        let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
     }
 }
 

@@ -1,6 +1,6 @@
 //! `state.json`: where training was, and what it was.
 
-use protocol::config::{Batches, Metric};
+use protocol::config::Metric;
 use serde::{Deserialize, Serialize};
 
 /// Everything of a checkpoint that is no tensor.
@@ -24,6 +24,8 @@ pub struct State {
     pub world_size: usize,
     /// The training samples.
     pub data: DataState,
+    /// Step of the newest complete evaluation.
+    pub evaluated: Option<u64>,
     /// The order of summation.
     pub buckets: Buckets,
     /// The best checkpoint so far.
@@ -32,13 +34,6 @@ pub struct State {
     pub config: serde_json::Value,
     /// What wrote it.
     pub versions: Versions,
-}
-
-impl State {
-    /// The batches that the run is bound to.
-    pub fn batches(&self) -> Batches {
-        Batches { global: self.global_batch, micro: self.micro_batch }
-    }
 }
 
 /// Which samples were trained on.

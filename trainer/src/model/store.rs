@@ -52,6 +52,23 @@ impl Store {
         self.entries.iter().filter(|e| e.trainable)
     }
 
+    /// Freezes the parameters without a gradient, takes the gradients away from the others, and returns
+    /// the names of the frozen ones.
+    pub fn freeze_without_gradient(&mut self) -> Vec<String> {
+        let mut frozen = Vec::new();
+        for entry in self.entries.iter_mut().filter(|e| e.trainable) {
+            if entry.tensor.grad().defined() {
+                // Fails only for a tensor that cannot have a gradient.
+                let _ = torch_ext::clear_grad(&entry.tensor);
+            } else {
+                let _ = entry.tensor.requires_grad_(false);
+                entry.trainable = false;
+                frozen.push(entry.name.clone());
+            }
+        }
+        frozen
+    }
+
     /// The tensor of this name.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.entries.iter().find(|e| e.name == name).map(|e| &e.tensor)

@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: one JSON object a line, on disk as soon as it is written.
+//! `metrics.jsonl`: one JSON object a line, handed to the operating system as soon as it is written.
 
 use crate::{Error, files};
 use serde_json::{Map, Value};

@@ -59,7 +59,7 @@ pub fn predict(request: &Request<'_>, show: &mut dyn FnMut(u64, u64)) -> Result<
     if !description.assumed.is_empty() {
         tracing::warn!("{} does not say, so assumed: {}", file.display(), description.assumed.join(", "));
     }
-    std::fs::create_dir_all(request.out).map_err(|source| Error::Write { file: request.out.into(), source })?;
+    std::fs::create_dir_all(request.out).map_err(|source| Error::Output { file: request.out.into(), source })?;
     let mine: Vec<_> = inputs.iter().skip(request.part.0).step_by(request.part.1).collect();
     let mut outcomes = Vec::with_capacity(mine.len());
     for (input, folder) in &mine {

@@ -61,6 +61,9 @@ fn compare(key: &str, old: &Value, new: &Value, state: &State, out: &mut Vec<Str
         }
         // `auto` was fixed at the first start: to name that number changes nothing, and `auto` keeps it.
         (_, new) if key == "train.global_batch" && (new == "auto" || *new == state.global_batch) => {}
+        (_, new) if key == "train.global_batch" => {
+            out.push(format!("{key} = {} in the checkpoint, {new} now", state.global_batch));
+        }
         (old, new) if old != new => out.push(format!("{key} = {old} in the checkpoint, {new} now")),
         _ => {}
     }

@@ -1,6 +1,7 @@
 //! Training: from a configuration to a trained network, on any number of workers.
 
 mod changes;
+mod lock;
 mod resume;
 mod save;
 mod session;
@@ -29,16 +30,19 @@ pub fn train(config: Config, job: Job) -> Result<Exit, Error> {
     }
     STEPS_DONE.store(session.step, Ordering::Relaxed);
     session.announce()?;
-    while !session.is_finished() {
+    loop {
+        if session.evaluation_is_due() && !session.evaluate()? {
+            return session.preempt();
+        }
+        session.save_if_due()?;
+        if session.is_finished() {
+            return session.end("finished", Exit::Done);
+        }
         let report = session.train_step()?;
         STEPS_DONE.store(session.step, Ordering::Relaxed);
         session.log_step(&report)?;
         if report.stop {
-            session.save_if_new()?;
-            return session.end("preempted", Exit::Preempted);
+            return session.preempt();
         }
-        session.evaluate_if_due()?;
-        session.save_if_due()?;
     }
-    session.end("finished", Exit::Done)
 }

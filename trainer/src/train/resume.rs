@@ -42,15 +42,38 @@ pub(super) fn find(config: &Config, job: &Job, dataset: &Dataset) -> Result<Star
     };
     if let Some(state) = &state {
         changes::check(config, state, &data_state(dataset))?;
+        warn_of_other_sums(state, job);
     }
     Ok(Start { state, folder })
+}
+
+/// Says so where sums will be taken in another order than before.
+fn warn_of_other_sums(state: &State, job: &Job) {
+    let now = versions(job);
+    let then = &state.versions;
+    let same = (now.threads, &now.collectives, &now.libtorch) == (then.threads, &then.collectives, &then.libtorch);
+    if job.is_chief() && !(same && state.world_size == job.place.world_size) {
+        tracing::warn!(
+            "going on with {} workers × {} threads ({}) after {} × {} ({}): close to the uninterrupted run, but not \
+             bit for bit",
+            job.place.world_size,
+            now.threads,
+            now.collectives,
+            state.world_size,
+            then.threads,
+            then.collectives
+        );
+    }
 }
 
 fn find_here(config: &Config) -> Result<Option<checkpoint::Found>, Error> {
     let checkpoints = config.run.dir.join("checkpoints");
     let (found, refused) = checkpoint::newest(&checkpoints)?;
     for e in refused {
-        tracing::warn!("{e}; an earlier one is used");
+        tracing::warn!("{e}; it is set aside, and an earlier one used");
+        if let checkpoint::Error::Damaged { folder, .. } = &e {
+            checkpoint::set_aside(folder);
+        }
     }
     match (config.run.resume, found) {
         (Resume::Must, None) => {

@@ -20,8 +20,9 @@ impl Session {
         let by_epoch = c.every_epochs > 0
             && self.step.is_multiple_of(per_epoch)
             && (self.step / per_epoch).is_multiple_of(c.every_epochs);
-        let best = c.keep_best && self.improvement().is_some();
-        if by_step || by_epoch || best || self.is_finished() { self.save() } else { Ok(()) }
+        let wanted = by_step || by_epoch || self.all_steps_taken();
+        let improved = c.keep_best && self.improvement().is_some();
+        if self.step > 0 && (improved || wanted && self.saved != Some(self.step)) { self.save() } else { Ok(()) }
     }
 
     /// Saves unless this step is saved already.
@@ -40,7 +41,7 @@ impl Session {
         let started = Instant::now();
         let folder = self.checkpoints();
         checkpoint::write(&folder, &self.contents()?)?;
-        if improved.is_some() {
+        if improved.is_some() && self.config.checkpoint.keep_best {
             checkpoint::set_best(&folder, self.step)?;
         }
         let keep = self.config.checkpoint.keep_best.then_some(self.best).flatten().map(|b| b.step);
@@ -85,6 +86,7 @@ impl Session {
             micro_batch: self.batches.micro,
             world_size: self.job.place.world_size,
             data: resume::data_state(&self.train_set),
+            evaluated: self.evaluated,
             buckets: resume::buckets(self.flats()),
             best: self.best,
             config: serde_json::to_value(&self.config).unwrap_or_default(),

@@ -1,5 +1,6 @@
 //! A training session: everything that lives from the first step to the last.
 
+use super::lock::RunLock;
 use super::resume::{self, Start};
 use crate::data::{self, BatchStream, Plan};
 use crate::ddp::{self, Flats, Limits, Reducer};
@@ -11,7 +12,7 @@ use crate::optim::{Adam, AdamSettings};
 use crate::{Error, checkpoint, evaluate, files, weights};
 use data_shards::Dataset;
 use protocol::Exit;
-use protocol::config::{Batches, Config, Metric};
+use protocol::config::{Batches, Config, GlobalBatch, Metric};
 use protocol::message::Progress;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -37,6 +38,10 @@ pub(super) struct Session {
     pub(super) max_steps: u64,
     /// Step of the newest checkpoint.
     pub(super) saved: Option<u64>,
+    /// Step of the newest complete evaluation.
+    pub(super) evaluated: Option<u64>,
+    /// Holds the run directory for this process (rank 0).
+    _lock: Option<RunLock>,
     pub(super) best: Option<checkpoint::Best>,
     pub(super) last_eval: Option<(u64, Metrics)>,
     pub(super) last_loss: f64,
@@ -48,15 +53,18 @@ impl Session {
         let description = Description::of(&config);
         let train_set = Arc::new(data::open(&config.data.train, &config, &description)?);
         let eval_set = open_eval(&config, &description)?;
-        prepare_run_directory(&config, &job)?;
+        let lock = prepare_run_directory(&config, &job)?;
         let start = resume::find(&config, &job, &train_set)?;
         let fixed = start.state.as_ref().map(|s| s.global_batch);
         let batches = config.plan_batches(job.place.world_size, fixed)?;
         let plan = Plan::new(train_set.len(), &config, batches, &job.place)?;
         let max_steps = config.train.max_steps.unwrap_or(config.train.epochs * plan.steps_per_epoch());
-        let network = Network::random(&description, job.device, config.run.seed);
+        let mut network = Network::random(&description, job.device, config.run.seed);
         if let (None, Some(init)) = (&start.state, &config.model.init) {
             weights::load_into(&network.store, &weights::read(&checkpoint::resolve_weights(init)?)?)?;
+        }
+        for name in network.freeze_unused(&config.loss)? {
+            tracing::warn!("parameter '{name}' is frozen: the configured loss does not depend on it");
         }
         ddp::same_everywhere(&*job.collective, "its parameters", &ddp::describe_parameters(&network.store))?;
         let reducer = build_reducer(&config, &job, &network, &start)?;
@@ -81,6 +89,8 @@ impl Session {
             step,
             max_steps,
             saved: start.state.as_ref().map(|s| s.step),
+            evaluated: start.state.as_ref().and_then(|s| s.evaluated),
+            _lock: lock,
             best: start.state.as_ref().and_then(|s| s.best),
             last_eval: None,
             last_loss: f64::NAN,
@@ -104,7 +114,12 @@ impl Session {
         Ok(())
     }
 
+    /// Whether all steps are taken, evaluated and saved.
     pub(super) fn is_finished(&self) -> bool {
+        self.all_steps_taken() && !self.evaluation_is_due() && self.saved == Some(self.step)
+    }
+
+    pub(super) fn all_steps_taken(&self) -> bool {
         self.step >= self.max_steps
     }
 
@@ -158,8 +173,12 @@ impl Session {
     fn write_resolved_config(&self) -> Result<(), Error> {
         let file = self.config.run.dir.join("config.resolved.toml");
         let v = resume::versions(&self.job);
+        let mut resolved = self.config.clone();
+        resolved.train.global_batch = GlobalBatch::Samples(self.batches.global);
+        resolved.train.max_steps = Some(self.max_steps);
+        make_absolute(&mut resolved);
         let body =
-            toml::to_string(&self.config).map_err(|e| Error::Usage(format!("cannot write the configuration: {e}")))?;
+            toml::to_string(&resolved).map_err(|e| Error::Usage(format!("cannot write the configuration: {e}")))?;
         let text = format!(
             "# jcs {} (commit {}), libtorch {}, {}, {} workers\n{body}",
             v.jcs, v.commit, v.libtorch, v.collectives, self.job.place.world_size
@@ -167,16 +186,18 @@ impl Session {
         files::replace(&file, text.as_bytes()).map_err(|source| Error::Write { file, source })
     }
 
-    /// Evaluates at the end of an epoch where it is due, and at the end.
-    pub(super) fn evaluate_if_due(&mut self) -> Result<(), Error> {
+    /// Whether this step's evaluation is still to be done: at the end of an epoch where the
+    /// configuration asks for it, and at the end. Also true after a resumption at such a step.
+    pub(super) fn evaluation_is_due(&self) -> bool {
         let per_epoch = self.plan.steps_per_epoch();
         let every = self.config.eval.every_epochs;
-        let epoch_ends = self.step.is_multiple_of(per_epoch);
-        let due = every > 0 && epoch_ends && (self.step / per_epoch).is_multiple_of(every);
-        if !(due || self.is_finished()) {
-            return Ok(());
-        }
-        let Some(dataset) = self.eval_set.clone() else { return Ok(()) };
+        let by_epoch = every > 0 && self.step > 0 && self.step.is_multiple_of(every * per_epoch);
+        self.eval_set.is_some() && self.evaluated != Some(self.step) && (by_epoch || self.all_steps_taken())
+    }
+
+    /// Evaluates. False where a rank was asked to stop before it was done.
+    pub(super) fn evaluate(&mut self) -> Result<bool, Error> {
+        let Some(dataset) = self.eval_set.clone() else { return Ok(true) };
         let progress = &mut self.progress;
         let metrics = evaluate::evaluate(
             &self.network,
@@ -187,9 +208,11 @@ impl Session {
             self.step,
             &mut |p| progress.show(p),
         )?;
+        let Some(metrics) = metrics else { return Ok(false) };
         self.last_eval = Some((self.step, metrics));
+        self.evaluated = Some(self.step);
         let mut fields = to_map(&metrics);
-        fields.insert("epoch".into(), json!(self.step / per_epoch));
+        fields.insert("epoch".into(), json!(self.step / self.plan.steps_per_epoch()));
         if self.job.is_chief() {
             tracing::info!(
                 "step {}: Dice {:.4} (mean {:.4}), IoU {:.4}, MAE {:.4}",
@@ -200,7 +223,14 @@ impl Session {
                 metrics.mae
             );
         }
-        self.monitor.write("eval", self.step, fields)
+        self.monitor.write("eval", self.step, fields)?;
+        Ok(true)
+    }
+
+    /// Saves and ends because a rank was asked to stop.
+    pub(super) fn preempt(&mut self) -> Result<Exit, Error> {
+        self.save_if_new()?;
+        self.end("preempted", Exit::Preempted)
     }
 
     /// The value of `checkpoint.metric` at this step, and whether it is the best so far.
@@ -213,7 +243,7 @@ impl Session {
             Metric::Mae => (metrics.mae, |a, b| a < b),
         };
         let improves = self.best.is_none_or(|best| best.metric != metric || better(value, best.value));
-        improves.then_some(checkpoint::Best { step, metric, value })
+        (improves && value.is_finite()).then_some(checkpoint::Best { step, metric, value })
     }
 
     /// The last words: summary, and a farewell to the other ranks.
@@ -299,10 +329,21 @@ fn open_eval(config: &Config, description: &Description) -> Result<Option<Arc<Da
     Ok(Some(Arc::new(data::open(&config.data.eval, config, description)?)))
 }
 
-/// Creates the run directory on rank 0 and sees that it can be written.
-fn prepare_run_directory(config: &Config, job: &Job) -> Result<(), Error> {
+/// Paths that mean the same from any folder.
+fn make_absolute(config: &mut Config) {
+    let paths = [&mut config.run.dir, &mut config.data.train, &mut config.data.eval];
+    let optional = [config.data.root.as_mut(), config.model.init.as_mut()];
+    for path in paths.into_iter().chain(optional.into_iter().flatten()).filter(|p| !p.as_os_str().is_empty()) {
+        if let Ok(absolute) = std::path::absolute(&*path) {
+            *path = absolute;
+        }
+    }
+}
+
+/// Creates the run directory on rank 0, sees that it can be written, and takes it for this process.
+fn prepare_run_directory(config: &Config, job: &Job) -> Result<Option<RunLock>, Error> {
     if !job.is_chief() {
-        return Ok(());
+        return Ok(None);
     }
     let dir = &config.run.dir;
     let checkpoints = dir.join("checkpoints");
@@ -311,8 +352,9 @@ fn prepare_run_directory(config: &Config, job: &Job) -> Result<(), Error> {
         .and_then(|()| std::fs::write(&probe, b"probe"))
         .and_then(|()| std::fs::remove_file(&probe));
     writable.map_err(|source| Error::RunDirectory { dir: dir.clone(), source })?;
+    let lock = RunLock::take(dir)?;
     checkpoint::remove_temporary(&checkpoints);
-    Ok(())
+    Ok(Some(lock))
 }
 
 fn build_reducer(config: &Config, job: &Job, network: &Network, start: &Start) -> Result<Reducer, Error> {

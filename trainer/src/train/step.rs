@@ -39,9 +39,12 @@ impl Session {
         let mine = self.forward_backward()?;
         let (loss, stop) = self.meet(&mine.losses)?;
         if !loss.is_finite() {
-            return Err(Error::Diverged { step: self.step + 1, loss });
+            return Err(Error::Diverged { step: self.step + 1, what: "loss", value: loss });
         }
         let gradient_norm = self.clip();
+        if !gradient_norm.is_finite() {
+            return Err(Error::Diverged { step: self.step + 1, what: "gradient norm", value: gradient_norm });
+        }
         self.step += 1;
         self.reducer.flats.update(&self.adam, lr, self.step);
         self.reducer.settle(self.step)?;
