@@ -26,11 +26,10 @@ test: setup ## Run the test suite (cargo-nextest where it is installed, else car
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 	  profile=default; if [ "$${CI:-}" = true ]; then profile=ci; fi; \
 	  echo "test: with cargo-nextest, profile $$profile"; \
-	  $(CARGO) nextest run --workspace --profile "$$profile"; \
-	  $(CARGO) test --workspace --doc; \
+	  $(CARGO) nextest run --workspace --profile "$$profile" && $(CARGO) test --workspace --doc; \
 	else \
 	  echo "test: with cargo test (cargo-nextest is not installed)"; \
-	  $(CARGO) test --workspace; \
+	  RUST_TEST_THREADS=1 $(CARGO) test --workspace; \
 	fi
 	@echo "test: leaks of torch-ext"
 	@torch-ext/tests/leaks.sh

@@ -147,6 +147,9 @@ pub fn merge_summary(run: &Path, restarts: u32, root_cause: Option<&RootCause>) 
 fn merged(mut old: Map<String, Value>, restarts: u32, root_cause: Option<&RootCause>) -> Map<String, Value> {
     old.insert("restarts".into(), restarts.into());
     old.shift_remove("root_cause");
+    if old.get("status").is_some_and(|status| status == "failed") {
+        old.shift_remove("status");
+    }
     if let Some(cause) = root_cause.and_then(|cause| serde_json::to_value(cause).ok()) {
         old.insert("root_cause".into(), cause);
         old.insert("status".into(), "failed".into());

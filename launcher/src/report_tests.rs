@@ -39,7 +39,7 @@ fn the_summary_keeps_the_trainers_fields() {
     std::fs::write(dir.path().join("summary.json"), r#"{"dice": 0.7}"#).unwrap();
     merge_summary(dir.path(), 1, Some(&cause(Some(1), Some(37)))).unwrap();
     let expected = json!({"rank": 1, "host": "gpu1", "step": 37, "cause": "no luck", "exit_code": 4});
-    assert_eq!(read(), json!({"dice": 0.7, "restarts": 1, "root_cause": expected}));
+    assert_eq!(read(), json!({"dice": 0.7, "restarts": 1, "root_cause": expected, "status": "failed"}));
     merge_summary(dir.path(), 0, None).unwrap();
     assert_eq!(read(), json!({"dice": 0.7, "restarts": 0}));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);

@@ -72,6 +72,33 @@ fn a_failure_is_restarted_from_the_last_checkpoint() {
 }
 
 #[test]
+fn a_run_directory_belongs_to_one_job() {
+    let bench = Bench::new();
+    let mut first = bench.start_training(2, "run", &["train.max_steps=100000"]);
+    bench.wait_for_step("run", 1);
+    let second = bench.try_train(2, "run", &["train.max_steps=100000"]);
+    assert_eq!(second.status.code(), Some(2), "{}", text(&second));
+    assert!(text(&second).contains("another process trains in run"), "{}", text(&second));
+    assert!(first.try_wait().unwrap().is_none(), "the first one was disturbed");
+    first.kill().unwrap();
+    first.wait().unwrap();
+    bench.assert_nothing_left();
+}
+
+#[test]
+fn an_evaluation_that_a_stop_prevented_is_made_up_for() {
+    let bench = Bench::new();
+    bench.train(2, "run", &["data.eval="]);
+    assert_eq!(bench.metrics("run", "eval").len(), 0);
+    bench.train(2, "run", &[]);
+    let evals = bench.metrics("run", "eval");
+    assert_eq!((evals.len(), evals[0]["step"].as_u64()), (1, Some(8)));
+    assert!(bench.path().join("run/checkpoints/best").is_file());
+    bench.train(2, "run", &[]);
+    assert_eq!(bench.metrics("run", "eval").len(), 1);
+}
+
+#[test]
 fn a_worker_alone_saves_on_sigterm_too() {
     let bench = Bench::new();
     let mut command = bench.command("jcs", &["train", "small.toml", "run.dir=alone", LONG]);

@@ -136,6 +136,39 @@ fn a_damaged_checkpoint_is_passed_over_for_an_earlier_one() {
 }
 
 #[test]
+fn weights_of_a_damaged_checkpoint_are_refused() {
+    let bench = Bench::new();
+    bench.train(1, "run", &["train.max_steps=2"]);
+    let file = bench.path().join("run/checkpoints/step-00000002/model.safetensors");
+    let mut bytes = fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&file, bytes).unwrap();
+    for weights in ["run", "run/checkpoints/step-00000002", "run/checkpoints/step-00000002/model.safetensors"] {
+        let out = bench.run("jcs", &["predict", "--weights", weights, "--out", "o", "phantom/images"]);
+        refused(&out, 3, &["is damaged", "model.safetensors has checksum"]);
+    }
+}
+
+#[test]
+fn numbers_beyond_any_job() {
+    let bench = Bench::new();
+    refused(&alone(&bench, &["train.micro_batch=9223372036854775807"]), 2, &["train.micro_batch"]);
+    refused(&alone(&bench, &["train.epochs=9223372036854775807"]), 2, &["train.epochs"]);
+    let mut command = bench.command("jcs", &["train", "small.toml"]);
+    refused(&command.env("RANK", "3").output().unwrap(), 2, &["RANK=3 is not below WORLD_SIZE=1"]);
+}
+
+#[test]
+fn outputs_that_cannot_be_written_are_found_before_the_work() {
+    let bench = Bench::new();
+    bench.train(1, "run", &["train.max_steps=1"]);
+    let eval = ["eval", "small.toml", "--weights", "run", "--json", "/proc/none/eval.json"];
+    refused(&bench.run("jcs", &eval), 2, &["/proc/none/eval.json"]);
+    let predict = ["predict", "--weights", "run", "--out", "/proc/none", "phantom/images"];
+    refused(&bench.run("jcs", &predict), 2, &["/proc/none"]);
+}
+
+#[test]
 fn no_space_left_loses_no_checkpoint() {
     let bench = Bench::new();
     let mount = bench.path().join("small-disk");

@@ -1,8 +1,8 @@
 //! What [`tch`] 0.26 lacks of libtorch: post-accumulate gradient hooks, gradients that are views
 //! into buffers of our own, autocast, memory formats, raw buffers, streams and generator state.
 //!
-//! The only crate with C++. Everything here is safe to call: a C++ exception becomes [`Error`], and
-//! a panic in a hook becomes an error of the backward pass.
+//! The only crate with C++. A C++ exception becomes [`Error`], and a panic in a hook an error
+//! of the backward pass. One rule is left to the caller: see [`DeviceBuffer`].
 
 #![expect(unsafe_code, reason = "this crate is the border to libtorch's C++")]
 

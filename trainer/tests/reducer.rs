@@ -108,6 +108,18 @@ fn a_parameter_without_gradient_is_named() {
 }
 
 #[test]
+fn a_parameter_that_the_loss_does_not_use_can_be_frozen_and_leaves_the_buckets() {
+    let (mut store, [a, b, c]) = store();
+    (&a * 2.0 + &c).sum(Kind::Float).backward();
+    assert_eq!(store.freeze_without_gradient(), ["b"]);
+    assert!(!b.requires_grad() && !a.grad().defined());
+    let (mut r, notes) = reducer(&store, true);
+    r.backward(&(&a * 2.0 + &c).sum(Kind::Float), 0, true).unwrap();
+    r.finish(1).unwrap();
+    assert_eq!(sent(&notes), [0, 1]);
+}
+
+#[test]
 fn settling_moves_the_buckets_but_no_value() {
     let (store, [a, b, c]) = store();
     tch::no_grad(|| a.detach().copy_(&Tensor::arange(16, (Kind::Float, Device::Cpu))));
