@@ -30,13 +30,6 @@ pub struct Moments {
     pub square: Tensor,
 }
 
-impl Moments {
-    /// Zeros for a buffer like `values`.
-    pub fn zeros_like(values: &Tensor) -> Moments {
-        Moments { mean: values.zeros_like(), square: values.zeros_like() }
-    }
-}
-
 /// The optimizer.
 #[derive(Debug)]
 pub struct Adam {
