@@ -7,9 +7,12 @@ use std::sync::{Arc, Mutex};
 use tch::{Device, Kind, Tensor};
 use torch_ext::DeviceBuffer;
 
-/// One rank that notes which buckets were sent.
+/// One rank that notes which buckets were sent, and the first gradient value of `watched[bucket]` then.
 #[derive(Default)]
-struct Noting(Mutex<Vec<(u64, usize, usize)>>);
+struct Noting {
+    sent: Mutex<Vec<(usize, f64)>>,
+    watched: Mutex<Vec<Tensor>>,
+}
 
 impl Collective for Noting {
     fn rank(&self) -> usize {
@@ -22,7 +25,9 @@ impl Collective for Noting {
         "noting".into()
     }
     fn all_reduce(&self, buffer: DeviceBuffer, label: Label) -> Pending {
-        self.0.lock().unwrap().push((label.step, label.bucket.unwrap(), buffer.elements()));
+        let bucket = label.bucket.unwrap();
+        let value = self.watched.lock().unwrap().get(bucket).map_or(0.0, |t| t.grad().double_value(&[0]));
+        self.sent.lock().unwrap().push((bucket, value));
         Alone.all_reduce(buffer, label)
     }
     fn broadcast(&self, _: DeviceBuffer, _: usize, _: Label) -> Result<(), Error> {
@@ -58,7 +63,7 @@ fn reducer(store: &Store, overlap: bool) -> (Reducer, Arc<Noting>) {
 }
 
 fn sent(notes: &Noting) -> Vec<usize> {
-    notes.0.lock().unwrap().iter().map(|(_, bucket, _)| *bucket).collect()
+    notes.sent.lock().unwrap().iter().map(|(bucket, _)| *bucket).collect()
 }
 
 #[test]
@@ -81,11 +86,13 @@ fn buckets_leave_in_the_order_of_their_index_whatever_order_they_fill_in() {
     let (store, [a, b, c]) = store();
     // Bucket 0 holds a, whose gradient comes last: c and b wait for it.
     let notes = Arc::new(Noting::default());
+    *notes.watched.lock().unwrap() = [&a, &b, &c].map(Tensor::shallow_clone).into();
     let layout = Layout { buckets: vec![vec![0], vec![1], vec![2]], settled: true };
     let mut r = Reducer::new(notes.clone(), &store, Some(layout), ONE_EACH, true).unwrap();
     r.backward(&((&a * 2.0 + &b) * &c).sum(Kind::Float), 5, true).unwrap();
+    // Each with its gradient complete: none leaves before it is full.
+    assert_eq!(*notes.sent.lock().unwrap(), [(0, 2.0), (1, 1.0), (2, 3.0)]);
     r.finish(1).unwrap();
-    assert_eq!(sent(&notes), [0, 1, 2]);
 }
 
 #[test]
