@@ -134,7 +134,7 @@ impl Cli {
             nodes: self.nodes.clone(),
             nproc: self.nproc_per_node,
             ranks_filter: self.ranks_filter.clone(),
-            device: config.map_or_else(|| device_argument(&task.arguments), |c| c.run.device),
+            device: config.map_or_else(|| device_of(&task.arguments), |c| c.run.device),
             task,
         }
     }
@@ -152,17 +152,28 @@ impl Cli {
     }
 }
 
-/// The `--device` among the arguments of `jcs`; a value that is none is for `jcs` to complain of.
-fn device_argument(arguments: &[String]) -> Device {
+/// Where a command of `jcs` will compute: by its `--device`, else by the configuration that it names. What is wrong
+/// with either is for `jcs` to complain of.
+fn device_of(arguments: &[String]) -> Device {
+    device_argument(arguments).unwrap_or_else(|| {
+        let config = arguments.iter().find(|a| a.ends_with(".toml"));
+        let overrides: Vec<String> = arguments.iter().filter(|a| a.starts_with("run.device")).cloned().collect();
+        let config = config.and_then(|file| protocol::config::load(file.as_ref(), &overrides).ok());
+        config.map_or(Device::Auto, |c| c.run.device)
+    })
+}
+
+fn device_argument(arguments: &[String]) -> Option<Device> {
     let after = |i: usize| arguments.get(i + 1).map(String::as_str);
     let value = arguments
         .iter()
         .enumerate()
         .find_map(|(i, a)| a.strip_prefix("--device=").or_else(|| (a == "--device").then(|| after(i)).flatten()));
     match value {
-        Some("cpu") => Device::Cpu,
-        Some("cuda") => Device::Cuda,
-        _ => Device::Auto,
+        Some("cpu") => Some(Device::Cpu),
+        Some("cuda") => Some(Device::Cuda),
+        Some(_) => Some(Device::Auto),
+        None => None,
     }
 }
 
@@ -202,6 +213,21 @@ mod tests {
         assert_eq!(request.task.command, "eval");
         assert_eq!(request.task.arguments, ["a.toml", "--weights", "w", "--device", "cpu", "--dry-run"]);
         assert_eq!(request.device, Device::Cpu);
+    }
+
+    #[test]
+    fn the_device_is_the_arguments_or_the_configurations() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.toml");
+        std::fs::write(&file, "run.device = \"cpu\"\ndata.train = \"t.txt\"\n").unwrap();
+        let device = |rest: &str| {
+            let line = format!("jcs-launch eval {} --weights w {rest}", file.display());
+            parse(line.trim_end()).unwrap().request(None).device
+        };
+        assert_eq!(
+            [device(""), device("--device cuda"), device("run.device=auto")],
+            [Device::Cpu, Device::Cuda, Device::Auto]
+        );
     }
 
     #[test]

@@ -37,6 +37,7 @@ use plan::{Plan, PlanError};
 use protocol::Exit;
 use protocol::config::Config;
 use std::io::Write;
+use std::path::Path;
 
 /// Does what the command line asks for.
 pub fn run(cli: &Cli) -> Exit {
@@ -53,11 +54,12 @@ pub fn run(cli: &Cli) -> Exit {
 /// All that can be found out, and go wrong, before anything starts.
 fn prepare(cli: &Cli) -> Result<(Plan, Option<Config>), PlanError> {
     let config = cli.load_config()?;
+    let file = cli.config.as_deref().unwrap_or(Path::new(""));
     let machine = Machine::look();
     let programs = mpirun::Programs::find()?;
     let plan = plan::plan(&cli.request(config.as_ref()), &machine, &programs)?;
     if let Some(config) = &config {
-        config.plan_batches(plan.world_size(), None)?;
+        config.plan_batches(plan.world_size(), None).map_err(|e| e.located(file, &cli.overrides))?;
     }
     Ok((plan, config))
 }

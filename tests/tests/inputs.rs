@@ -90,7 +90,7 @@ fn a_misspelt_key() {
 fn a_batch_that_does_not_divide() {
     let bench = Bench::new();
     let out = bench.try_train(2, "run", &["train.global_batch=5", "train.micro_batch=2"]);
-    refused(&out, 2, &["5 = 2 × 2 + 1", "train.global_batch=4"]);
+    refused(&out, 2, &["argument 'train.global_batch=5'", "5 = 2 × 2 + 1", "train.global_batch=4"]);
     let out = bench.try_train(3, "run", &["train.global_batch=2"]);
     refused(&out, 2, &["fewer than the 3 workers", "train.global_batch=3"]);
     refused(&alone(&bench, &["train.global_batch=1000"]), 2, &["1000", "data.train has only"]);
@@ -113,6 +113,8 @@ fn a_run_with_other_settings_is_not_continued() {
     let bench = Bench::new();
     bench.train(1, "run", &["train.max_steps=2"]);
     refused(&bench.try_train(1, "run", &["optim.lr=2e-3"]), 2, &["optim.lr = 0.001 in the checkpoint, 0.002 now"]);
+    refused(&bench.try_train(1, "run", &["data.eval=phantom/train.txt"]), 2, &["data.eval: ", " samples ("]);
+    refused(&bench.try_train(1, "run", &["model.init=run"]), 2, &["model.init = null in the checkpoint, \"run\" now"]);
     bench.train(1, "run", &["optim.lr=2e-3", "run.allow_changes=true"]);
     refused(&bench.try_train(1, "run", &["run.resume=never", "optim.lr=2e-3"]), 2, &["run.resume = never"]);
     refused(&bench.try_train(1, "fresh", &["run.resume=must"]), 2, &["run.resume = must"]);

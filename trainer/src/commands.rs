@@ -45,7 +45,10 @@ pub(crate) fn last_step() -> Step {
 fn run_train(args: &Train, place: Place, side_channel: Arc<SideChannel>, stop: StopFlag) -> Result<Exit, Error> {
     let config = config::load(&args.config, &args.overrides)?;
     let job = Job::join(place, side_channel, stop, config.run.device, &config.comm)?;
-    train::train(config, job)
+    train::train(config, job).map_err(|e| match e {
+        Error::Config(e) => Error::Config(e.located(&args.config, &args.overrides)),
+        other => other,
+    })
 }
 
 fn run_eval(args: &Eval, place: Place, side_channel: Arc<SideChannel>, stop: StopFlag) -> Result<Exit, Error> {

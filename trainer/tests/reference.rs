@@ -138,15 +138,23 @@ fn single_forward_and_backward_are_the_official_ones() {
     assert_eq!((store.trainable().count(), checked), (166, 6));
 }
 
+/// With libtorch's own kernels. Adam's first step is `lr · sign(gradient)`, and two values of `conv1_1` have a
+/// gradient of a thousandth of the tensor's; there oneDNN's kernels round to the other sign (PyTorch's own
+/// Python, too: 5.3e-5 apart in the same two values with `torch.backends.mkldnn.enabled`, 1e-5 kept without).
 #[test]
 fn four_adam_steps_are_the_official_ones() {
+    let were_on = torch_ext::set_onednn(false).unwrap();
+    train_four_steps();
+    torch_ext::set_onednn(were_on).unwrap();
+}
+
+fn train_four_steps() {
     let r = load("single.train.safetensors");
     let theirs = Vec::<f64>::try_from(&r["losses"]).unwrap();
     let (store, single) = network();
     let limits = Limits { first: 1 << 20, rest: 25 << 20 };
     let mut reducer = Reducer::new(Arc::new(collectives::Alone), &store, None, limits, true).unwrap();
     let optim = Optim { warmup_steps: 0, ..Optim::default() };
-    let mut first_gradients = HashMap::new();
     let adam = Adam::new(AdamSettings::from(&optim));
     for (k, theirs) in theirs.iter().enumerate() {
         let input = image(&format!("step{k}.input"), &r_shape());
@@ -157,36 +165,15 @@ fn four_adam_steps_are_the_official_ones() {
         reducer.flats.zero_gradients();
         reducer.backward(&(loss * 2.0), k as u64, true).unwrap();
         reducer.finish(2).unwrap();
-        if k == 0 {
-            first_gradients = gradients_with_decay(&store, &optim);
-        }
         reducer.flats.update(&adam, learning_rate(&optim, k as u64, 4), k as u64 + 1);
         reducer.settle(k as u64 + 1).unwrap();
     }
     for (name, theirs) in r.iter().filter(|(name, _)| *name != "losses") {
         let n = theirs.size()[0];
         let ours = store.get(name).unwrap().detach().flatten(0, -1).narrow(0, 0, n);
-        let first = first_gradients[name].narrow(0, 0, n);
-        check_weights(name, &(ours - theirs).abs(), &first);
+        let apart = (ours - theirs).abs().max().double_value(&[]);
+        assert!(apart <= 1e-5, "{name}: {apart:.2e} apart");
     }
-}
-
-/// Adam's first step is `lr · sign(gradient)`. Where the gradient is nothing but rounding (here: below 1 %
-/// of its tensor's root mean square), another machine may take the other sign, and then differs by 2·lr,
-/// whatever the program. Of such elements a few may be off by that; all others must be within 1e-5.
-fn check_weights(name: &str, apart: &Tensor, first: &Tensor) {
-    let scale = first.square().mean(Kind::Double).sqrt();
-    let decided = first.abs().ge_tensor(&(scale * 0.01));
-    let worst_decided = (apart * &decided).max().double_value(&[]);
-    assert!(worst_decided <= 1e-5, "{name}: {worst_decided:.2e} apart");
-    let off = apart.gt(1e-5).sum(Kind::Int64).int64_value(&[]);
-    let worst = apart.max().double_value(&[]);
-    assert!(off <= 2 && worst <= 2.5 * 2.5e-5, "{name}: {off} elements off, {worst:.2e} apart");
-}
-
-fn gradients_with_decay(store: &Store, optim: &Optim) -> HashMap<String, Tensor> {
-    let effective = |e: &jcs::model::Entry| e.tensor.grad() + e.tensor.detach() * optim.weight_decay;
-    store.trainable().map(|e| (e.name.clone(), effective(e).flatten(0, -1))).collect()
 }
 
 fn r_shape() -> [i64; 4] {

@@ -21,7 +21,7 @@ impl Batches {
 
 impl Config {
     /// The batches on `world_size` workers. `fixed` is the global batch of the checkpoint that the
-    /// run goes on from: `auto` keeps it.
+    /// run goes on from: `auto` keeps it. Errors do not know where the key stands: see [`ConfigError::located`].
     pub fn plan_batches(&self, world_size: usize, fixed: Option<usize>) -> Result<Batches, ConfigError> {
         let micro = self.train.micro_batch;
         let global = match self.train.global_batch {

@@ -51,6 +51,19 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// The same error with the place of its key, found in `file` and `overrides`, that the configuration was loaded from.
+    pub fn located(self, file: &Path, overrides: &[String]) -> ConfigError {
+        match self {
+            ConfigError::Value { key, problem, .. } => {
+                let text = std::fs::read_to_string(file).unwrap_or_default();
+                ConfigError::Value { place: super::load::place_of(&key, &text, file, overrides), key, problem }
+            }
+            other => other,
+        }
+    }
+}
+
 fn suggestion(nearest: &Option<String>) -> String {
     nearest.as_ref().map_or(String::new(), |n| format!("; did you mean '{n}'?"))
 }

@@ -37,6 +37,11 @@ pub fn parse(text: &str, file: &Path, overrides: &[String]) -> Result<Config, Co
     }
 }
 
+/// Where `key` stands.
+pub(super) fn place_of(key: &str, text: &str, file: &Path, overrides: &[String]) -> Place {
+    Sources { text, file, overrides }.place(key)
+}
+
 /// Where values come from, to tell the user where one stands.
 struct Sources<'a> {
     text: &'a str,

@@ -24,6 +24,9 @@ pub struct State {
     pub world_size: usize,
     /// The training samples.
     pub data: DataState,
+    /// The evaluation samples; none where there is no evaluation.
+    #[serde(default)]
+    pub eval_data: Option<DataState>,
     /// Step of the newest complete evaluation.
     pub evaluated: Option<u64>,
     /// The order of summation.
@@ -36,7 +39,7 @@ pub struct State {
     pub versions: Versions,
 }
 
-/// Which samples were trained on.
+/// Which samples a list has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataState {
     /// How many.

@@ -1,15 +1,14 @@
-//! Which changes of the configuration a run survives. Pure.
+//! Which changes of the configuration a run survives.
 
 use crate::Error;
 use crate::checkpoint::{DataState, State};
 use protocol::config::Config;
 use serde_json::Value;
 
-/// Keys that define what is trained; a run cannot go on with others.
-const FIXED: [&str; 13] = [
+/// Keys that define what is trained; a run cannot go on with others. Lists are compared by what they hold.
+const FIXED: [&str; 12] = [
     "run.seed",
-    "model.kind",
-    "model.width",
+    "model",
     "data.size",
     "data.augment",
     "data.shuffle",
@@ -23,7 +22,7 @@ const FIXED: [&str; 13] = [
 ];
 
 /// An error that lists what differs from the checkpoint, unless `run.allow_changes`.
-pub(super) fn check(config: &Config, state: &State, data: &DataState) -> Result<(), Error> {
+pub(super) fn check(config: &Config, state: &State, train: &DataState, eval: Option<&DataState>) -> Result<(), Error> {
     if config.run.allow_changes {
         return Ok(());
     }
@@ -32,11 +31,10 @@ pub(super) fn check(config: &Config, state: &State, data: &DataState) -> Result<
     for key in FIXED {
         compare(key, at(&state.config, key), at(&now, key), state, &mut differences);
     }
-    if state.data != *data {
-        differences.push(format!(
-            "data.train: {} samples ({:.12}…) in the checkpoint, {} ({:.12}…) now",
-            state.data.samples, state.data.fingerprint, data.samples, data.fingerprint
-        ));
+    compare_lists("data.train", Some(&state.data), Some(train), &mut differences);
+    // A checkpoint without evaluation says nothing of the list; one may be added later.
+    if state.eval_data.is_some() {
+        compare_lists("data.eval", state.eval_data.as_ref(), eval, &mut differences);
     }
     match differences.is_empty() {
         true => Ok(()),
@@ -45,6 +43,15 @@ pub(super) fn check(config: &Config, state: &State, data: &DataState) -> Result<
             config.run.dir.display(),
             differences.join("; ")
         ))),
+    }
+}
+
+fn compare_lists(key: &str, old: Option<&DataState>, new: Option<&DataState>, out: &mut Vec<String>) {
+    let text = |list: Option<&DataState>| {
+        list.map_or("nothing".into(), |l| format!("{} samples ({:.12}…)", l.samples, l.fingerprint))
+    };
+    if old != new {
+        out.push(format!("{key}: {} in the checkpoint, {} now", text(old), text(new)));
     }
 }
 
@@ -64,7 +71,13 @@ fn compare(key: &str, old: &Value, new: &Value, state: &State, out: &mut Vec<Str
         (_, new) if key == "train.global_batch" => {
             out.push(format!("{key} = {} in the checkpoint, {new} now", state.global_batch));
         }
+        (Value::String(old), Value::String(new)) if key == "model.init" && same_file(old, new) => {}
         (old, new) if old != new => out.push(format!("{key} = {old} in the checkpoint, {new} now")),
         _ => {}
     }
+}
+
+/// Whether two paths lead to the same file, from this folder.
+fn same_file(a: &str, b: &str) -> bool {
+    matches!((std::fs::canonicalize(a), std::fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
 }

@@ -25,7 +25,7 @@ pub(super) struct Start {
 }
 
 /// Finds the newest usable checkpoint on rank 0, tells all ranks, and sees whether it fits.
-pub(super) fn find(config: &Config, job: &Job, dataset: &Dataset) -> Result<Start, Error> {
+pub(super) fn find(config: &Config, job: &Job, train: &Dataset, eval: Option<&Dataset>) -> Result<Start, Error> {
     let mut folder = None;
     let mut message = Vec::new();
     // An error on rank 0 ends the job; the others then wait in the gathering below, and are ended with it.
@@ -41,7 +41,7 @@ pub(super) fn find(config: &Config, job: &Job, dataset: &Dataset) -> Result<Star
         bytes => Some(serde_json::from_slice(bytes).map_err(|e| Error::Usage(format!("state of rank 0: {e}")))?),
     };
     if let Some(state) = &state {
-        changes::check(config, state, &data_state(dataset))?;
+        changes::check(config, state, &data_state(train), eval.map(data_state).as_ref())?;
         warn_of_other_sums(state, job);
     }
     Ok(Start { state, folder })

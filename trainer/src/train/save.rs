@@ -86,6 +86,7 @@ impl Session {
             micro_batch: self.batches.micro,
             world_size: self.job.place.world_size,
             data: resume::data_state(&self.train_set),
+            eval_data: self.eval_set.as_deref().map(resume::data_state),
             evaluated: self.evaluated,
             buckets: resume::buckets(self.flats()),
             best: self.best,

@@ -54,7 +54,7 @@ impl Session {
         let train_set = Arc::new(data::open(&config.data.train, &config, &description)?);
         let eval_set = open_eval(&config, &description)?;
         let lock = prepare_run_directory(&config, &job)?;
-        let start = resume::find(&config, &job, &train_set)?;
+        let start = resume::find(&config, &job, &train_set, eval_set.as_deref())?;
         let fixed = start.state.as_ref().map(|s| s.global_batch);
         let batches = config.plan_batches(job.place.world_size, fixed)?;
         let plan = Plan::new(train_set.len(), &config, batches, &job.place)?;
