@@ -1,7 +1,7 @@
 //! A network with its tensors: what weights files hold, and what travels in their metadata.
 
 use crate::loss;
-use crate::model::{Single, SingleConfig, Store};
+use crate::model::{Joint, Shape, Single, Store};
 use crate::weights::{self, Weights};
 use data_shards::Geometry;
 use protocol::config::{Config, Loss, Model, ModelKind};
@@ -44,9 +44,11 @@ impl Description {
             problem: format!("metadata '{key}' = '{value}' is not understood"),
         };
         match get("kind").map(String::as_str) {
-            None => d.assumed.push("kind = single".into()),
-            Some("single") => {}
-            Some(other) => return Err(wrong("kind", other)),
+            None => {
+                d.kind = kind_of(weights);
+                d.assumed.push(format!("kind = {}", d.kind.name()));
+            }
+            Some(name) => d.kind = ModelKind::named(name).ok_or_else(|| wrong("kind", name))?,
         }
         match get("width") {
             None => d.assumed.push("width = 1".into()),
@@ -68,10 +70,9 @@ impl Description {
     /// The metadata for a weights file.
     pub fn to_metadata(&self) -> HashMap<String, String> {
         let list = |v: &[f32; 3]| v.map(|x| x.to_string()).join(",");
-        let ModelKind::Single = self.kind;
         HashMap::from([
             ("format".into(), "jcs 1".into()),
-            ("kind".into(), "single".into()),
+            ("kind".into(), self.kind.name().into()),
             ("width".into(), self.width.to_string()),
             ("size".into(), format!("{}x{}", self.size.0, self.size.1)),
             ("mean".into(), list(&self.mean)),
@@ -96,12 +97,26 @@ fn triple(v: &str) -> Option<[f32; 3]> {
     numbers.try_into().ok().filter(|v: &[f32; 3]| v.iter().all(|x| x.is_finite()))
 }
 
+/// What a file without metadata holds, by its tensors.
+fn kind_of(weights: &Weights) -> ModelKind {
+    match weights.tensors.iter().any(|(name, _)| name.starts_with("res2net.")) {
+        true => ModelKind::Joint,
+        false => ModelKind::Single,
+    }
+}
+
+/// The layers of a network.
+#[derive(Debug)]
+enum Layers {
+    Single(Single),
+    Joint(Joint),
+}
+
 /// A network and its tensors.
 pub struct Network {
     /// The tensors.
     pub store: Store,
-    /// The layers.
-    pub single: Single,
+    layers: Layers,
 }
 
 impl Network {
@@ -109,8 +124,12 @@ impl Network {
     pub fn random(description: &Description, device: Device, seed: u64) -> Network {
         tch::manual_seed(seed as i64);
         let mut store = Store::new(device);
-        let single = Single::new(&mut store, SingleConfig { width: description.width });
-        Network { store, single }
+        let shape = Shape { width: description.width };
+        let layers = match description.kind {
+            ModelKind::Single => Layers::Single(Single::new(&mut store, shape)),
+            ModelKind::Joint => Layers::Joint(Joint::new(&mut store, shape)),
+        };
+        Network { store, layers }
     }
 
     /// The network that a weights file holds, with what the file says about it.
@@ -133,6 +152,9 @@ impl Network {
 
     /// `(N, 3, H, W)` normalised → logits `(N, 5, H, W)`.
     pub fn logits(&self, images: &Tensor) -> Tensor {
-        self.single.logits(images)
+        match &self.layers {
+            Layers::Single(single) => single.logits(images, &mut |_, _| {}),
+            Layers::Joint(joint) => joint.logits(images, &mut |_, _| {}),
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use jcs::ddp::{Limits, Reducer};
 use jcs::loss::segmentation;
-use jcs::model::{Single, SingleConfig, Store};
+use jcs::model::{Joint, Shape, Single, Store};
 use jcs::optim::{Adam, AdamSettings, learning_rate};
 use jcs::weights;
 use protocol::config::{Loss, Optim};
@@ -45,7 +45,9 @@ fn fill(key: &str, shape: &[i64], seed: u64) -> Tensor {
         "running_var" => 1.0 + 0.4 * u,
         "running_mean" => 0.1 * u,
         _ if shape.len() >= 2 => u * (24.0 / fan_in).sqrt(),
-        "weight" => 1.0 + 0.2 * u,
+        // Damped at the end of each residual branch.
+        "weight" => (if key.ends_with("bn3.weight") { 0.2 } else { 1.0 }) * (1.0 + 0.2 * u),
+        "num_batches_tracked" => 0.0,
         _ => 0.1 * u,
     };
     let values: Vec<f32> = unit(key, n, seed).into_iter().map(|u| scale(u) as f32).collect();
@@ -75,15 +77,16 @@ fn mask(name: &str, [n, h, w]: [usize; 3]) -> Tensor {
     Tensor::from_slice(&values).view([n as i64, h as i64, w as i64])
 }
 
-fn network() -> (Store, Single) {
+/// A network of the published shape with the reference's weights.
+fn network<N>(new: fn(&mut Store, Shape) -> N) -> (Store, N) {
     let mut store = Store::new(Device::Cpu);
-    let single = Single::new(&mut store, SingleConfig { width: 1.0 });
+    let network = new(&mut store, Shape { width: 1.0 });
     tch::no_grad(|| {
         for e in store.entries() {
             e.tensor.detach().copy_(&fill(&e.name, &e.tensor.size(), 1));
         }
     });
-    (store, single)
+    (store, network)
 }
 
 /// ‖ours − theirs‖ / ‖theirs‖
@@ -99,28 +102,37 @@ fn close(what: &str, ours: &Tensor, theirs: &Tensor, tolerance: f64) {
     assert!(d <= tolerance, "{what}: {d:.2e} apart, {tolerance:.0e} allowed");
 }
 
-#[test]
-fn tensors_have_the_official_names_shapes_and_order() {
-    let mut store = Store::new(Device::Cpu);
-    Single::new(&mut store, SingleConfig { width: 1.0 });
+#[track_caller]
+fn has_the_official_tensors(store: &Store, keys: &str) {
     let line = |e: &jcs::model::Entry| {
         let shape = e.tensor.size().iter().map(i64::to_string).collect::<Vec<_>>().join("x");
-        format!("{}\t{shape}\tfloat32", e.name)
+        let kind = if e.tensor.kind() == Kind::Int64 { "int64" } else { "float32" };
+        format!("{}\t{shape}\t{kind}", e.name)
     };
     let ours: Vec<String> = store.entries().iter().map(line).collect();
-    let theirs = std::fs::read_to_string(reference("single.keys.tsv")).unwrap();
+    let theirs = std::fs::read_to_string(reference(keys)).unwrap();
     assert_eq!(ours, theirs.lines().collect::<Vec<_>>());
 }
 
 #[test]
-fn single_forward_and_backward_are_the_official_ones() {
-    let r = load("single.safetensors");
-    let (store, single) = network();
-    let mut taps = Vec::new();
-    let logits = single.logits_tapped(&r["input"], &mut |name, t| taps.push((name.to_owned(), t.shallow_clone())));
-    assert_eq!(taps.len(), 4);
-    for (name, activation) in &taps {
-        close(name, activation, &r[&format!("act.{name}")], 1e-4);
+fn tensors_have_the_official_names_shapes_and_order() {
+    has_the_official_tensors(&network(Single::new).0, "single.keys.tsv");
+    has_the_official_tensors(&network(Joint::new).0, "joint.keys.tsv");
+}
+
+/// Activations, output, loss and gradients of one pass. Returns how many gradients were compared value by value.
+#[track_caller]
+fn passes_agree(
+    store: &Store,
+    r: &HashMap<String, Tensor>,
+    logits: impl FnOnce(&Tensor, jcs::model::Tap<'_>) -> Tensor,
+) -> usize {
+    let mut taps = HashMap::new();
+    let logits = logits(&r["input"], &mut |name, t| {
+        taps.insert(name.to_owned(), t.shallow_clone());
+    });
+    for (name, theirs) in r.iter().filter_map(|(n, t)| n.strip_prefix("act.").map(|n| (n, t))) {
+        close(name, &taps[name], theirs, 1e-4);
     }
     close("output", &logits.sigmoid(), &r["output"], 1e-4);
     let loss = segmentation(&logits, &r["mask"], &Loss::default());
@@ -135,7 +147,30 @@ fn single_forward_and_backward_are_the_official_ones() {
             checked += 1;
         }
     }
+    checked
+}
+
+#[test]
+fn single_forward_and_backward_are_the_official_ones() {
+    let (store, single) = network(Single::new);
+    let checked = passes_agree(&store, &load("single.safetensors"), |x, tap| single.logits(x, tap));
     assert_eq!((store.trainable().count(), checked), (166, 6));
+}
+
+#[test]
+fn joint_forward_and_backward_are_the_official_ones() {
+    let (store, joint) = network(Joint::new);
+    passes_agree(&store, &load("joint.safetensors"), |x, tap| joint.logits(x, tap));
+    assert_eq!(store.trainable().count(), 398);
+}
+
+#[test]
+fn joint_from_features_is_the_official_one() {
+    let r = load("joint_features.safetensors");
+    let (_, joint) = network(Joint::new);
+    let feature = |name: &str| r[name].to_kind(Kind::Float) / 20.0;
+    let logits = tch::no_grad(|| joint.logits_from(feature("vgg_feats"), feature("res2net_feats"), &mut |_, _| {}));
+    close("output", &logits.sigmoid(), &r["output"], 1e-4);
 }
 
 /// With libtorch's own kernels. Adam's first step is `lr · sign(gradient)`, and two values of `conv1_1` have a
@@ -151,7 +186,7 @@ fn four_adam_steps_are_the_official_ones() {
 fn train_four_steps() {
     let r = load("single.train.safetensors");
     let theirs = Vec::<f64>::try_from(&r["losses"]).unwrap();
-    let (store, single) = network();
+    let (store, single) = network(Single::new);
     let limits = Limits { first: 1 << 20, rest: 25 << 20 };
     let mut reducer = Reducer::new(Arc::new(collectives::Alone), &store, None, limits, true).unwrap();
     let optim = Optim { warmup_steps: 0, ..Optim::default() };
@@ -159,7 +194,7 @@ fn train_four_steps() {
     for (k, theirs) in theirs.iter().enumerate() {
         let input = image(&format!("step{k}.input"), &r_shape());
         let mask = mask(&format!("step{k}.mask"), [2, 64, 96]);
-        let loss = segmentation(&single.logits(&input), &mask, &Loss::default());
+        let loss = segmentation(&single.logits(&input, &mut |_, _| {}), &mask, &Loss::default());
         let ours = loss.double_value(&[]);
         assert!((ours - theirs).abs() / theirs <= 1e-4, "step {k}: loss {ours} instead of {theirs}");
         reducer.flats.zero_gradients();

@@ -94,6 +94,26 @@ pub enum ModelKind {
     /// The segmentation branch of JCS.
     #[default]
     Single,
+    /// JCS: the segmentation branch, fused with the classifier's encoder.
+    Joint,
+}
+
+impl ModelKind {
+    /// All of them.
+    const ALL: [ModelKind; 2] = [ModelKind::Single, ModelKind::Joint];
+
+    /// Its name in the configuration and in weights files.
+    pub fn name(self) -> &'static str {
+        match self {
+            ModelKind::Single => "single",
+            ModelKind::Joint => "joint",
+        }
+    }
+
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<ModelKind> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
 }
 
 /// `[data]`

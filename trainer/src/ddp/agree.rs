@@ -3,7 +3,7 @@
 use super::{Error, Flats};
 use crate::model::Store;
 use collectives::{Collective, Label};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 use torch_ext::DeviceBuffer;
 
 /// Two ranks differ.
@@ -53,7 +53,9 @@ pub fn broadcast_weights(collective: &dyn Collective, store: &Store, flats: &Fla
         collective.broadcast(DeviceBuffer::new(values)?, 0, label)?;
     }
     for entry in store.entries().iter().filter(|e| !e.trainable) {
-        let flat = entry.tensor.detach().contiguous();
+        // Counters are integers, which collectives do not know; every count fits a float64.
+        let kind = if entry.tensor.kind() == Kind::Float { Kind::Float } else { Kind::Double };
+        let flat = entry.tensor.detach().to_kind(kind).contiguous();
         collective.broadcast(DeviceBuffer::new(&flat)?, 0, label)?;
         let mut target: Tensor = entry.tensor.detach();
         target.copy_(&flat);

@@ -1,45 +1,55 @@
 //! Layers that the networks share.
 
+use super::norm::FrozenNorm;
 use super::{Init, Scope};
 use tch::{Kind, Tensor};
 
-/// A square 2-D convolution with bias (`torch.nn.Conv2d`).
+/// A square 2-D convolution (`torch.nn.Conv2d`).
 #[derive(Debug)]
 pub(crate) struct Conv {
     weight: Tensor,
-    bias: Tensor,
+    bias: Option<Tensor>,
+    stride: i64,
     padding: i64,
     dilation: i64,
 }
 
 impl Conv {
-    /// `kernel`×`kernel`, stride 1, padded so that height and width stay.
+    /// `kernel`×`kernel` with bias, stride 1, padded so that height and width stay.
     pub(crate) fn new(mut scope: Scope<'_>, input: i64, output: i64, kernel: i64) -> Conv {
-        Self::with(&mut scope, input, output, kernel, 1, Init::He)
+        Self::with(&mut scope, [output, input, kernel, kernel], 1, Init::He).biased(&mut scope)
     }
 
-    /// 3×3 with this dilation, padded so that height and width stay.
+    /// 3×3 with bias and this dilation, padded so that height and width stay.
     pub(crate) fn dilated(mut scope: Scope<'_>, channels: i64, dilation: i64) -> Conv {
-        Self::with(&mut scope, channels, channels, 3, dilation, Init::He)
+        let conv = Self::with(&mut scope, [channels, channels, 3, 3], dilation, Init::He);
+        conv.biased(&mut scope)
     }
 
-    /// 1×1 to a single map, started close to zero, so that every pixel starts at probability 1/2.
+    /// 1×1 with bias to a single map, started close to zero, so that every pixel starts at probability 1/2.
     pub(crate) fn head(mut scope: Scope<'_>, input: i64) -> Conv {
-        Self::with(&mut scope, input, 1, 1, 1, Init::Normal(0.01))
+        Self::with(&mut scope, [1, input, 1, 1], 1, Init::Normal(0.01)).biased(&mut scope)
     }
 
-    fn with(scope: &mut Scope<'_>, input: i64, output: i64, kernel: i64, dilation: i64, init: Init) -> Conv {
-        Conv {
-            weight: scope.parameter("weight", &[output, input, kernel, kernel], init),
-            bias: scope.parameter("bias", &[output], Init::Const(0.0)),
-            padding: dilation * (kernel / 2),
-            dilation,
-        }
+    /// `kernel`×`kernel` without bias, padded so that stride 1 keeps height and width.
+    pub(crate) fn unbiased(mut scope: Scope<'_>, [input, output]: [i64; 2], kernel: i64, stride: i64) -> Conv {
+        Conv { stride, ..Self::with(&mut scope, [output, input, kernel, kernel], 1, Init::He) }
     }
 
-    /// `(N, input, H, W)` → `(N, output, H, W)`.
+    fn with(scope: &mut Scope<'_>, shape: [i64; 4], dilation: i64, init: Init) -> Conv {
+        let weight = scope.parameter("weight", &shape, init);
+        Conv { weight, bias: None, stride: 1, padding: dilation * (shape[3] / 2), dilation }
+    }
+
+    fn biased(self, scope: &mut Scope<'_>) -> Conv {
+        let bias = scope.parameter("bias", &[self.weight.size()[0]], Init::Const(0.0));
+        Conv { bias: Some(bias), ..self }
+    }
+
+    /// `(N, input, H, W)` → `(N, output, H / stride, W / stride)`, rounded up.
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        x.conv2d(&self.weight, Some(&self.bias), [1, 1], [self.padding; 2], [self.dilation; 2], 1)
+        let Conv { weight, bias, stride, padding, dilation } = self;
+        x.conv2d(weight, bias.as_ref(), [*stride; 2], [*padding; 2], [*dilation; 2], 1)
     }
 }
 
@@ -77,34 +87,6 @@ impl ConvNormRelu {
     }
 }
 
-/// Batch norm whose four tensors never change: `y = x·s + (b − mean·s)`, `s = weight / sqrt(var)`,
-/// without epsilon.
-#[derive(Debug)]
-struct FrozenNorm {
-    weight: Tensor,
-    bias: Tensor,
-    mean: Tensor,
-    var: Tensor,
-}
-
-impl FrozenNorm {
-    fn new(mut scope: Scope<'_>, channels: i64) -> FrozenNorm {
-        FrozenNorm {
-            weight: scope.buffer("weight", &[channels], 1.0),
-            bias: scope.buffer("bias", &[channels], 0.0),
-            mean: scope.buffer("running_mean", &[channels], 0.0),
-            var: scope.buffer("running_var", &[channels], 1.0),
-        }
-    }
-
-    /// In the official order of operations: folding the norm into the weights rounds otherwise, and is no faster.
-    fn forward(&self, x: &Tensor) -> Tensor {
-        let scale = &self.weight * self.var.rsqrt();
-        let shift = &self.bias - &self.mean * &scale;
-        x * scale.view([1, -1, 1, 1]) + shift.view([1, -1, 1, 1])
-    }
-}
-
 /// Squeeze and excitation (Hu et al., 2018): scales each channel by a gate computed from all means.
 #[derive(Debug)]
 pub(crate) struct SqueezeExcite {
@@ -128,6 +110,7 @@ impl SqueezeExcite {
     }
 }
 
+/// A linear layer with bias (`torch.nn.Linear`).
 #[derive(Debug)]
 struct Linear {
     weight: Tensor,

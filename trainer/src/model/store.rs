@@ -105,6 +105,12 @@ impl Scope<'_> {
         self.register(name, tensor, false)
     }
 
+    /// Registers a count of batches, which nothing here changes (`num_batches_tracked` of `torch.nn.BatchNorm2d`).
+    pub fn counter(&mut self, name: &str) {
+        let zero = Tensor::zeros([0i64; 0], (Kind::Int64, self.store.device));
+        let _ = self.register(name, zero, false);
+    }
+
     fn register(&mut self, name: &str, tensor: Tensor, trainable: bool) -> Tensor {
         let handle = tensor.shallow_clone();
         self.store.entries.push(Entry { name: format!("{}{name}", self.prefix), tensor, trainable });

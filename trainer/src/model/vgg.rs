@@ -6,8 +6,13 @@ use tch::Tensor;
 
 /// Width and number of blocks of each stage.
 const STAGES: [(i64, usize); 5] = [(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)];
-/// Stages 4 and 5 both run at 1/8.
-const POOLED_AFTER: [bool; 5] = [true, true, true, false, false];
+/// Of stages 2 to 5: stages 4 and 5 both run at 1/8.
+const POOLED_BEFORE: [bool; 4] = [true, true, true, false];
+
+/// Channels of the five features at this width.
+pub(super) fn channels(width: f64) -> [i64; 5] {
+    STAGES.map(|(c, _)| scaled(c, width))
+}
 
 /// The encoder.
 #[derive(Debug)]
@@ -16,6 +21,7 @@ pub(super) struct Vgg16 {
 }
 
 impl Vgg16 {
+    /// Channels of the five features are those of [`channels`].
     pub(super) fn new(mut scope: Scope<'_>, width: f64) -> Vgg16 {
         let mut input = 3;
         let mut stage = |index: usize, (channels, blocks): (i64, usize)| {
@@ -30,17 +36,23 @@ impl Vgg16 {
         Vgg16 { stages }
     }
 
-    /// `(N, 3, H, W)` → the last block of each stage, at 1, 1/2, 1/4, 1/8, 1/8.
-    pub(super) fn forward(&self, x: &Tensor) -> Vec<Tensor> {
-        let mut features: Vec<Tensor> = Vec::with_capacity(5);
-        for (i, blocks) in self.stages.iter().enumerate() {
-            let input = match features.last() {
-                None => x.shallow_clone(),
-                Some(f) if POOLED_AFTER[i - 1] => f.max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], false),
-                Some(f) => f.shallow_clone(),
-            };
-            features.push(blocks.iter().fold(input, |x, block| block.forward(&x)));
+    /// `(N, 3, H, W)` → the first stage, `(N, 64, H, W)`.
+    pub(super) fn stem(&self, x: &Tensor) -> Tensor {
+        forward(&self.stages[0], x.shallow_clone())
+    }
+
+    /// The first stage → the last block of each stage, at 1, 1/2, 1/4, 1/8, 1/8.
+    pub(super) fn features(&self, first: Tensor) -> Vec<Tensor> {
+        let mut features = vec![first];
+        for (stage, pooled) in self.stages[1..].iter().zip(POOLED_BEFORE) {
+            let f = &features[features.len() - 1];
+            let input = if pooled { f.max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], false) } else { f.shallow_clone() };
+            features.push(forward(stage, input));
         }
         features
     }
+}
+
+fn forward(blocks: &[ConvNormRelu], x: Tensor) -> Tensor {
+    blocks.iter().fold(x, |x, block| block.forward(&x))
 }
