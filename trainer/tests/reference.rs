@@ -3,7 +3,7 @@
 
 use jcs::ddp::{Limits, Reducer};
 use jcs::loss::segmentation;
-use jcs::model::{Joint, Shape, Single, Store};
+use jcs::model::{Cls, Joint, Shape, Single, Store};
 use jcs::optim::{Adam, AdamSettings, learning_rate};
 use jcs::weights;
 use protocol::config::{Loss, Optim};
@@ -118,6 +118,7 @@ fn has_the_official_tensors(store: &Store, keys: &str) {
 fn tensors_have_the_official_names_shapes_and_order() {
     has_the_official_tensors(&network(Single::new).0, "single.keys.tsv");
     has_the_official_tensors(&network(Joint::new).0, "joint.keys.tsv");
+    has_the_official_tensors(&network(Cls::new).0, "cls.keys.tsv");
 }
 
 /// Activations, output, loss and gradients of one pass. Returns how many gradients were compared value by value.
@@ -171,6 +172,16 @@ fn joint_from_features_is_the_official_one() {
     let feature = |name: &str| r[name].to_kind(Kind::Float) / 20.0;
     let logits = tch::no_grad(|| joint.logits_from(feature("vgg_feats"), feature("res2net_feats"), &mut |_, _| {}));
     close("output", &logits.sigmoid(), &r["output"], 1e-4);
+}
+
+#[test]
+fn classifier_and_attention_are_the_official_ones() {
+    let r = load("cls.safetensors");
+    let (_, cls) = network(Cls::new);
+    let output = tch::no_grad(|| cls.forward(&r["input"]));
+    close("logits", &output.logits, &r["logits"], 1e-3);
+    close("prob", &output.logits.softmax(1, Kind::Float), &r["prob"], 1e-3);
+    close("gradcam", &tch::no_grad(|| cls.grad_cam(&output)), &r["gradcam"], 1e-3);
 }
 
 /// With libtorch's own kernels. Adam's first step is `lr · sign(gradient)`, and two values of `conv1_1` have a

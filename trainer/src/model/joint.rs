@@ -24,7 +24,7 @@ impl Joint {
         let mut root = store.root();
         Joint {
             vgg16: Vgg16::new(root.child("vgg16"), shape.width),
-            res2net: Res2Net::new(root.child("res2net"), shape.width),
+            res2net: Res2Net::new(&mut root.child("res2net"), shape.width),
             fuse: Fuse::new(root.child("fuse"), vgg, res2net),
             decoder: Decoder::new(&mut root, vgg),
         }
@@ -41,7 +41,8 @@ impl Joint {
         let mut features = self.vgg16.features(vgg);
         // The sixth feature is made before the fusion.
         let sixth = self.decoder.enhance(&mut features, tap);
-        let mut fused = self.fuse.forward(&features, &self.res2net.features(res2net, tap));
+        let res2net = self.res2net.features(res2net, &mut |name, t| tap(&format!("res2net.{name}"), t));
+        let mut fused = self.fuse.forward(&features, &res2net);
         tap("fuse.fuse_modules.4", &fused[4]);
         fused.push(sixth);
         self.decoder.logits(&fused, size, tap)

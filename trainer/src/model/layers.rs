@@ -110,23 +110,30 @@ impl SqueezeExcite {
     }
 }
 
-/// A linear layer with bias (`torch.nn.Linear`).
+/// A linear layer (`torch.nn.Linear`).
 #[derive(Debug)]
-struct Linear {
+pub(crate) struct Linear {
     weight: Tensor,
-    bias: Tensor,
+    bias: Option<Tensor>,
 }
 
 impl Linear {
-    fn new(mut scope: Scope<'_>, input: i64, output: i64) -> Linear {
-        Linear {
-            weight: scope.parameter("weight", &[output, input], Init::He),
-            bias: scope.parameter("bias", &[output], Init::Const(0.0)),
-        }
+    pub(crate) fn unbiased(mut scope: Scope<'_>, input: i64, output: i64) -> Linear {
+        Linear { weight: scope.parameter("weight", &[output, input], Init::He), bias: None }
     }
 
-    fn forward(&self, x: &Tensor) -> Tensor {
-        x.linear(&self.weight, Some(&self.bias))
+    fn new(mut scope: Scope<'_>, input: i64, output: i64) -> Linear {
+        let weight = scope.parameter("weight", &[output, input], Init::He);
+        Linear { weight, bias: Some(scope.parameter("bias", &[output], Init::Const(0.0))) }
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+        x.linear(&self.weight, self.bias.as_ref())
+    }
+
+    /// The weights of one output.
+    pub(crate) fn row(&self, output: i64) -> Tensor {
+        self.weight.get(output)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Modules are structures with `new` (which registers tensors in a [`Store`]) and `forward`; they hold
 //! no state between calls and know nothing of training, files or other ranks.
 
+mod cls;
 mod decoder;
 mod fpn;
 mod fuse;
@@ -15,6 +16,7 @@ mod single;
 mod store;
 mod vgg;
 
+pub use cls::{Cls, ClsOutput};
 pub use joint::Joint;
 pub use single::Single;
 pub use store::{Entry, Init, Scope, Store};

@@ -17,9 +17,14 @@ pub(crate) struct FrozenNorm {
 }
 
 impl FrozenNorm {
-    pub(crate) fn new(mut scope: Scope<'_>, channels: i64) -> FrozenNorm {
+    pub(crate) fn new(scope: Scope<'_>, channels: i64) -> FrozenNorm {
+        Self::scaled(scope, channels, 1.0)
+    }
+
+    /// Starts with `scale` instead of 1. At the end of residual branches, which nothing else keeps from growing.
+    pub(crate) fn scaled(mut scope: Scope<'_>, channels: i64, scale: f64) -> FrozenNorm {
         FrozenNorm {
-            weight: scope.buffer("weight", &[channels], 1.0),
+            weight: scope.buffer("weight", &[channels], scale),
             bias: scope.buffer("bias", &[channels], 0.0),
             mean: scope.buffer("running_mean", &[channels], 0.0),
             var: scope.buffer("running_var", &[channels], 1.0),

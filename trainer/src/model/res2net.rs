@@ -10,6 +10,9 @@ const LAYERS: [(i64, usize, i64); 4] = [(64, 3, 1), (128, 4, 2), (256, 23, 2), (
 /// Groups of channels in a block.
 const SCALE: i64 = 4;
 
+/// Scale of a residual branch at the start from random weights: the sum of 33 branches of scale 1 would explode.
+const RESIDUAL_SCALE: f64 = 0.2;
+
 /// The encoder.
 #[derive(Debug)]
 pub(super) struct Res2Net {
@@ -24,7 +27,8 @@ pub(super) fn channels(width: f64) -> [i64; 5] {
 }
 
 impl Res2Net {
-    pub(super) fn new(mut scope: Scope<'_>, width: f64) -> Res2Net {
+    /// Registers its tensors right in `scope`.
+    pub(super) fn new(scope: &mut Scope<'_>, width: f64) -> Res2Net {
         let [c1, c2] = [32, 64].map(|c| scaled(c, width));
         let mut stem = scope.child("conv1");
         let conv0 = Conv::unbiased(stem.child(0), [3, c1], 3, 2);
@@ -63,7 +67,7 @@ impl Res2Net {
         let mut features = vec![x0];
         for (i, blocks) in self.layers.iter().enumerate() {
             x = blocks.iter().fold(x, |x, block| block.forward(&x));
-            tap(&format!("res2net.layer{}", i + 1), &x);
+            tap(&format!("layer{}", i + 1), &x);
             features.push(x.shallow_clone());
         }
         features
@@ -102,7 +106,7 @@ impl Block {
         let convs = (0..SCALE - 1).map(group).collect();
         let norms = (0..SCALE - 1).map(|i| FrozenNorm::new(scope.child("bns").child(i), s.inner)).collect();
         let conv3 = Conv::unbiased(scope.child("conv3"), [wide, s.output], 1, 1);
-        let norm3 = FrozenNorm::new(scope.child("bn3"), s.output);
+        let norm3 = FrozenNorm::scaled(scope.child("bn3"), s.output, RESIDUAL_SCALE);
         let downsample = s.first.then(|| {
             let mut scope = scope.child("downsample");
             let conv = Conv::unbiased(scope.child(1), [s.input, s.output], 1, 1);
