@@ -30,6 +30,17 @@ fn two_workers_of_one_equal_one_worker_of_two_bit_for_bit() {
 }
 
 #[test]
+fn the_joint_network_is_trained_by_two_workers_as_by_one_bit_for_bit() {
+    let bench = Bench::new();
+    let settings = ["model.kind=joint", "train.global_batch=2", "train.max_steps=3"];
+    bench.train(2, "two", &settings);
+    bench.train(1, "one", &settings);
+    assert!(bench.weights("two", 3) == bench.weights("one", 3), "weights differ");
+    let eval = bench.run("jcs", &["eval", "small.toml", "--weights", "two"]);
+    assert!(eval.status.success(), "{}", String::from_utf8_lossy(&eval.stderr));
+}
+
+#[test]
 fn three_workers_of_two_are_close_to_one_worker_of_six() {
     let bench = Bench::new();
     let settings = ["train.global_batch=6", "train.max_steps=10"];

@@ -6,6 +6,7 @@
 #include <ATen/autocast_mode.h>
 #include <ATen/CPUGeneratorImpl.h>
 #include <torch/csrc/autograd/function_hook.h>
+#include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/variable.h>
 #include <torch/torch.h>
 
@@ -58,6 +59,50 @@ class Hook final : public torch::autograd::PostAccumulateGradHook {
   Drop drop_;
 };
 
+// A sum over ranks that Rust computes in place; frees its callback with itself.
+class Sum final {
+ public:
+  using Call = char* (*)(void*, torch::Tensor*);
+  using Drop = void (*)(void*);
+  Sum(void* context, Call call, Drop drop) : context_(context), call_(call), drop_(drop) {}
+  Sum(const Sum&) = delete;
+  Sum& operator=(const Sum&) = delete;
+  ~Sum() { drop_(context_); }
+
+  // `t` is contiguous and nobody else's. Rust gets a handle of its own, which it deletes.
+  void operator()(const torch::Tensor& t) const {
+    if (char* message = call_(context_, new torch::Tensor(t))) {
+      std::string text(message);
+      std::free(message);
+      throw std::runtime_error(text);
+    }
+  }
+
+ private:
+  void* context_;
+  Call call_;
+  Drop drop_;
+};
+
+// What every rank puts out depends on what every rank put in: the gradient is the sum of all ranks' gradients.
+// A rank whose loss does not depend on the sum takes part with zeros.
+class SumBackward final : public torch::autograd::Node {
+ public:
+  SumBackward(torch::autograd::edge_list&& next, std::shared_ptr<Sum> sum, const torch::Tensor& like)
+      : Node(std::move(next)), sum_(std::move(sum)), sizes_(like.sizes().vec()), options_(like.options()) {}
+
+  torch::autograd::variable_list apply(torch::autograd::variable_list&& grads) override {
+    auto gradient = grads[0].defined() ? grads[0].detach().clone(at::MemoryFormat::Contiguous) : at::zeros(sizes_, options_);
+    (*sum_)(gradient);
+    return {gradient};
+  }
+
+ private:
+  std::shared_ptr<Sum> sum_;
+  std::vector<int64_t> sizes_;
+  at::TensorOptions options_;
+};
+
 at::DeviceType device_type(int device) { return device < 0 ? at::kCPU : at::kCUDA; }
 
 }  // namespace
@@ -93,6 +138,21 @@ char* jcs_set_grad(void* t, void* view) {
 
 char* jcs_clear_grad(void* t) {
   return guarded([&] { tensor(t).mutable_grad().reset(); });
+}
+
+// Takes ownership of `context`: `drop` is called on it exactly once, also when this fails.
+char* jcs_sum_over_ranks(void* t, void* context, Sum::Call call, Sum::Drop drop, torch::Tensor** out) {
+  auto sum = std::make_shared<Sum>(context, call, drop);
+  return guarded([&] {
+    auto& input = tensor(t);
+    auto result = input.detach().clone(at::MemoryFormat::Contiguous);
+    (*sum)(result);
+    if (at::GradMode::is_enabled() && input.requires_grad()) {
+      auto node = c10::make_intrusive<SumBackward>(torch::autograd::collect_next_edges(input), sum, result);
+      torch::autograd::set_history(result, c10::intrusive_ptr<torch::autograd::Node>(node));
+    }
+    *out = new torch::Tensor(result);
+  });
 }
 
 char* jcs_autocast(int device, int enabled, int bf16, int* was_enabled, int* was_bf16) {

@@ -25,6 +25,13 @@ unsafe extern "C" {
     pub(crate) fn jcs_clear_grad_hook(t: RawTensor) -> *mut c_char;
     pub(crate) fn jcs_set_grad(t: RawTensor, view: RawTensor) -> *mut c_char;
     pub(crate) fn jcs_clear_grad(t: RawTensor) -> *mut c_char;
+    pub(crate) fn jcs_sum_over_ranks(
+        t: RawTensor,
+        context: *mut c_void,
+        call: extern "C" fn(*mut c_void, RawTensor) -> *mut c_char,
+        drop: extern "C" fn(*mut c_void),
+        out: *mut RawTensor,
+    ) -> *mut c_char;
     pub(crate) fn jcs_autocast(
         device: c_int,
         enabled: c_int,

@@ -1,4 +1,5 @@
-//! Gradients: hooks that run when one is complete, and buffers of our own to hold them.
+//! Gradients: hooks that run when one is complete, buffers of our own to hold them, and sums over ranks
+//! that they flow through.
 
 use crate::ffi::{self, Error, check, raw};
 use std::ffi::{c_char, c_void};
@@ -42,13 +43,54 @@ pub fn clear_grad(parameter: &Tensor) -> Result<(), Error> {
     check("clear_grad", unsafe { ffi::jcs_clear_grad(raw(parameter)) })
 }
 
+type SumCallback = Box<dyn Fn(&Tensor) -> Result<(), String> + Send + Sync>;
+
+/// The sum of `x` over all ranks, which autograd can differentiate: the gradient that comes back is summed over
+/// all ranks, too. `sum` replaces a contiguous tensor of the shape of `x` by its sum over the ranks; it is called
+/// once now and once in each backward pass, on the thread that runs that pass, also where no gradient
+/// arrives. Its `Err` or panic is this function's error, or ends the backward pass.
+///
+/// All ranks must call it, and run the backward passes, in the same order.
+pub fn sum_over_ranks(
+    x: &Tensor,
+    sum: impl Fn(&Tensor) -> Result<(), String> + Send + Sync + 'static,
+) -> Result<Tensor, Error> {
+    let boxed: Box<SumCallback> = Box::new(Box::new(sum));
+    let mut out = std::ptr::null_mut();
+    // SAFETY: the tensor lives for the call and the out-pointer is of a live pointer; the shim owns the callback
+    // from here on, calls it only with `call_sum` and frees it once, with `drop_sum`, also when it fails.
+    let message =
+        unsafe { ffi::jcs_sum_over_ranks(raw(x), Box::into_raw(boxed).cast(), call_sum, drop_sum, &raw mut out) };
+    ffi::adopt("sum_over_ranks", message, out)
+}
+
+extern "C" fn call_sum(context: *mut c_void, tensor: ffi::RawTensor) -> *mut c_char {
+    // SAFETY: the shim made the handle for us to own.
+    let tensor = unsafe { Tensor::from_ptr(tensor.cast()) };
+    // SAFETY: `context` is the Box<SumCallback> of sum_over_ranks, alive until drop_sum; Fn + Sync.
+    let callback = unsafe { &*context.cast::<SumCallback>() };
+    answer(catch_unwind(AssertUnwindSafe(|| callback(&tensor))), "a sum over ranks")
+}
+
+extern "C" fn drop_sum(context: *mut c_void) {
+    // SAFETY: the shim calls this once for the pointer that sum_over_ranks leaked to it.
+    let callback = unsafe { Box::from_raw(context.cast::<SumCallback>()) };
+    // A destructor that panics must not unwind into C++.
+    let _ = catch_unwind(AssertUnwindSafe(move || drop(callback)));
+}
+
 extern "C" fn call(context: *mut c_void) -> *mut c_char {
     // SAFETY: `context` is the Box<Callback> of set_grad_hook, alive until drop_callback; Fn + Sync.
     let callback = unsafe { &*context.cast::<Callback>() };
-    match catch_unwind(AssertUnwindSafe(callback)) {
+    answer(catch_unwind(AssertUnwindSafe(callback)), "a gradient hook")
+}
+
+/// What C++ is told: nothing, or a message.
+fn answer(result: std::thread::Result<Result<(), String>>, who: &str) -> *mut c_char {
+    match result {
         Ok(Ok(())) => std::ptr::null_mut(),
         Ok(Err(text)) => ffi::message(&text),
-        Err(panic) => ffi::message(&format!("a gradient hook panicked: {}", panic_text(&*panic))),
+        Err(panic) => ffi::message(&format!("{who} panicked: {}", panic_text(&*panic))),
     }
 }
 

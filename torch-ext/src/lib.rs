@@ -18,7 +18,7 @@ mod stream;
 pub use autocast::Autocast;
 pub use buffer::{DeviceBuffer, ElementType, Unfit};
 pub use ffi::Error;
-pub use gradient::{clear_grad, clear_grad_hook, set_grad, set_grad_hook};
+pub use gradient::{clear_grad, clear_grad_hook, set_grad, set_grad_hook, sum_over_ranks};
 pub use kernels::set_onednn;
 pub use memory::{channels_last, is_channels_last, is_contiguous};
 pub use random::{generator_state, set_generator_state};

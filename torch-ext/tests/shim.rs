@@ -54,6 +54,48 @@ fn an_error_or_panic_in_a_hook_ends_the_backward_pass() {
     assert!(e.contains("a gradient hook panicked: out of order"), "{e}");
 }
 
+/// As if there were two ranks that do the same.
+fn doubled(t: &Tensor) -> Result<(), String> {
+    let _ = t.shallow_clone().multiply_scalar_(2.0);
+    Ok(())
+}
+
+#[test]
+fn a_sum_over_ranks_sums_values_and_gradients() {
+    let p = parameter();
+    let sum = torch_ext::sum_over_ranks(&(&p * 3.0), doubled).unwrap();
+    assert_eq!(sum.double_value(&[1, 2]), 6.0);
+    (&sum * 5.0).sum(Kind::Float).backward();
+    assert_eq!(p.grad().double_value(&[0, 1]), 30.0);
+    let still = tch::no_grad(|| torch_ext::sum_over_ranks(&p, doubled)).unwrap();
+    assert!(!still.requires_grad());
+}
+
+#[test]
+fn a_sum_over_ranks_that_fails_ends_the_pass_and_is_freed() {
+    let held = Arc::new(());
+    let p = parameter();
+    let inside = held.clone();
+    let fails = move |_: &Tensor| {
+        let _ = &inside;
+        Err::<(), _>("rank 1 is gone".to_owned())
+    };
+    let e = torch_ext::sum_over_ranks(&p, fails).unwrap_err().to_string();
+    assert!(e.contains("rank 1 is gone"), "{e}");
+    assert_eq!(Arc::strong_count(&held), 1);
+    let calls = AtomicUsize::new(0);
+    let inside = held.clone();
+    let fails_later = move |_: &Tensor| match (calls.fetch_add(1, Ordering::SeqCst), &inside) {
+        (0, _) => Ok(()),
+        _ => panic!("out of order"),
+    };
+    let sum = torch_ext::sum_over_ranks(&p, fails_later).unwrap();
+    let e = sum.sum(Kind::Float).f_backward().unwrap_err().to_string();
+    assert!(e.contains("a sum over ranks panicked: out of order"), "{e}");
+    drop(sum);
+    assert_eq!(Arc::strong_count(&held), 1);
+}
+
 #[test]
 fn a_hook_needs_a_leaf_and_is_freed_when_refused() {
     let held = Arc::new(());

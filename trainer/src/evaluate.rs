@@ -60,15 +60,12 @@ fn score(network: &Network, batch: &Batch, threshold: f64) -> Result<SampleScore
 pub fn score_map(index: u64, prediction: &Tensor, mask: &Tensor, threshold: f64) -> SampleScore {
     let count = |t: &Tensor| t.sum(Kind::Double).double_value(&[]);
     let actual = mask.ge(0.5);
-    let overlap = |threshold: f64| {
-        let predicted = prediction.ge(threshold);
-        let both = count(&predicted.logical_and(&actual));
-        (both, count(&predicted))
-    };
+    let overlap = |predicted: &Tensor| (count(&predicted.logical_and(&actual)), count(predicted));
     let actual_pixels = count(&actual);
-    let (both, predicted) = overlap(threshold);
+    let (both, predicted) = overlap(&prediction.ge(threshold));
+    // Above, not from: an image without any prediction has no lesion.
     let twice_mean = 2.0 * prediction.mean(Kind::Double).double_value(&[]);
-    let (both_official, predicted_official) = overlap(twice_mean);
+    let (both_official, predicted_official) = overlap(&prediction.gt(twice_mean));
     let union = predicted_official + actual_pixels - both_official;
     SampleScore {
         index,

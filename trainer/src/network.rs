@@ -1,7 +1,7 @@
 //! A network with its tensors: what weights files hold, and what travels in their metadata.
 
 use crate::loss;
-use crate::model::{Joint, Shape, Single, Store};
+use crate::model::{Joint, Norms, Shape, Single, Store};
 use crate::weights::{self, Weights};
 use data_shards::Geometry;
 use protocol::config::{Config, Loss, Model, ModelKind};
@@ -124,10 +124,10 @@ impl Network {
     pub fn random(description: &Description, device: Device, seed: u64) -> Network {
         tch::manual_seed(seed as i64);
         let mut store = Store::new(device);
-        let shape = Shape { width: description.width };
+        let shape = Shape { width: description.width, norms: Norms::Frozen };
         let layers = match description.kind {
-            ModelKind::Single => Layers::Single(Single::new(&mut store, shape)),
-            ModelKind::Joint => Layers::Joint(Joint::new(&mut store, shape)),
+            ModelKind::Single => Layers::Single(Single::new(&mut store, &shape)),
+            ModelKind::Joint => Layers::Joint(Joint::new(&mut store, &shape)),
         };
         Network { store, layers }
     }

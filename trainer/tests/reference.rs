@@ -3,7 +3,7 @@
 
 use jcs::ddp::{Limits, Reducer};
 use jcs::loss::segmentation;
-use jcs::model::{Cls, Joint, Shape, Single, Store};
+use jcs::model::{Cls, Joint, Norms, Shape, Single, Store};
 use jcs::optim::{Adam, AdamSettings, learning_rate};
 use jcs::weights;
 use protocol::config::{Loss, Optim};
@@ -78,9 +78,9 @@ fn mask(name: &str, [n, h, w]: [usize; 3]) -> Tensor {
 }
 
 /// A network of the published shape with the reference's weights.
-fn network<N>(new: fn(&mut Store, Shape) -> N) -> (Store, N) {
+fn network<N>(new: fn(&mut Store, &Shape) -> N) -> (Store, N) {
     let mut store = Store::new(Device::Cpu);
-    let network = new(&mut store, Shape { width: 1.0 });
+    let network = new(&mut store, &Shape { width: 1.0, norms: Norms::Frozen });
     tch::no_grad(|| {
         for e in store.entries() {
             e.tensor.detach().copy_(&fill(&e.name, &e.tensor.size(), 1));

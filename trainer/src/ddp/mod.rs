@@ -10,11 +10,13 @@ mod agree;
 mod flats;
 mod layout;
 mod reducer;
+mod sum;
 
 pub use agree::{Difference, broadcast_weights, describe_parameters, same_everywhere};
 pub use flats::Flats;
 pub use layout::{Layout, Limits, Parameter};
 pub use reducer::{Reducer, StepTimes};
+pub use sum::SharedSum;
 
 /// What can go wrong in a data-parallel step.
 #[derive(Debug, thiserror::Error)]

@@ -28,9 +28,9 @@ pub struct ClsOutput {
 
 impl Cls {
     /// Registers the network's tensors in `store`, in the official order.
-    pub fn new(store: &mut Store, shape: Shape) -> Cls {
+    pub fn new(store: &mut Store, shape: &Shape) -> Cls {
         let mut root = store.root();
-        let res2net = Res2Net::new(&mut root, shape.width);
+        let res2net = Res2Net::new(&mut root, shape);
         let [.., last] = res2net::channels(shape.width);
         Cls { res2net, fc: Linear::unbiased(root.child("fc"), last, CLASSES) }
     }

@@ -2,7 +2,7 @@
 
 use super::Scope;
 use super::layers::{Conv, bilinear, height_width};
-use super::norm::RunningNorm;
+use super::norm::{BatchNorm, Norms};
 use tch::Tensor;
 
 /// Five pairs of features to five features.
@@ -14,11 +14,11 @@ pub(super) struct Fuse {
 impl Fuse {
     /// `vgg`, `res2net`: channels of the features that come; a fused feature has those of `vgg`. Tensors are
     /// registered in the official order: kind of module first, then stage.
-    pub(super) fn new(mut scope: Scope<'_>, vgg: [i64; 5], res2net: [i64; 5]) -> Fuse {
+    pub(super) fn new(mut scope: Scope<'_>, vgg: [i64; 5], res2net: [i64; 5], norms: &Norms) -> Fuse {
         let mut of_kind = |kind: &str, both: bool| -> Vec<ConvBatchRelu> {
             let mut scope = scope.child(kind);
             let input = |i: usize| vgg[i] + if both { res2net[i] } else { 0 };
-            (0..5).map(|i| ConvBatchRelu::new(scope.child(i), input(i), vgg[i])).collect()
+            (0..5).map(|i| ConvBatchRelu::new(scope.child(i), input(i), vgg[i], norms)).collect()
         };
         let kinds = [of_kind("cat_modules", true), of_kind("se_modules", false), of_kind("fuse_modules", false)];
         let [cat, se, fuse] = kinds.map(Vec::into_iter);
@@ -40,13 +40,13 @@ impl Fuse {
 #[derive(Debug)]
 struct ConvBatchRelu {
     conv: Conv,
-    norm: RunningNorm,
+    norm: BatchNorm,
 }
 
 impl ConvBatchRelu {
-    fn new(mut scope: Scope<'_>, input: i64, output: i64) -> ConvBatchRelu {
+    fn new(mut scope: Scope<'_>, input: i64, output: i64, norms: &Norms) -> ConvBatchRelu {
         let conv = Conv::new(scope.child("conv"), input, output, 3);
-        ConvBatchRelu { conv, norm: RunningNorm::new(scope.child("bn"), output) }
+        ConvBatchRelu { conv, norm: BatchNorm::new(scope.child("bn"), output, norms) }
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {

@@ -19,13 +19,13 @@ pub struct Joint {
 
 impl Joint {
     /// Registers the network's tensors in `store`, in the official order.
-    pub fn new(store: &mut Store, shape: Shape) -> Joint {
+    pub fn new(store: &mut Store, shape: &Shape) -> Joint {
         let (vgg, res2net) = (vgg::channels(shape.width), res2net::channels(shape.width));
         let mut root = store.root();
         Joint {
-            vgg16: Vgg16::new(root.child("vgg16"), shape.width),
-            res2net: Res2Net::new(&mut root.child("res2net"), shape.width),
-            fuse: Fuse::new(root.child("fuse"), vgg, res2net),
+            vgg16: Vgg16::new(root.child("vgg16"), shape),
+            res2net: Res2Net::new(&mut root.child("res2net"), shape),
+            fuse: Fuse::new(root.child("fuse"), vgg, res2net, &shape.norms),
             decoder: Decoder::new(&mut root, vgg),
         }
     }

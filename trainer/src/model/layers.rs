@@ -1,6 +1,6 @@
 //! Layers that the networks share.
 
-use super::norm::FrozenNorm;
+use super::norm::{Norm, Norms};
 use super::{Init, Scope};
 use tch::{Kind, Tensor};
 
@@ -67,18 +67,18 @@ impl ConvRelu {
     }
 }
 
-/// Convolution, frozen batch norm and ReLU: `conv.*`, `bn.*`.
+/// Convolution, batch norm and ReLU: `conv.*`, `bn.*`.
 #[derive(Debug)]
 pub(crate) struct ConvNormRelu {
     conv: Conv,
-    norm: FrozenNorm,
+    norm: Norm,
 }
 
 impl ConvNormRelu {
-    pub(crate) fn new(mut scope: Scope<'_>, input: i64, output: i64) -> ConvNormRelu {
+    pub(crate) fn new(mut scope: Scope<'_>, input: i64, output: i64, norms: &Norms) -> ConvNormRelu {
         ConvNormRelu {
             conv: Conv::new(scope.child("conv"), input, output, 3),
-            norm: FrozenNorm::new(scope.child("bn"), output),
+            norm: Norm::new(scope.child("bn"), output, norms),
         }
     }
 

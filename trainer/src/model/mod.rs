@@ -18,14 +18,17 @@ mod vgg;
 
 pub use cls::{Cls, ClsOutput};
 pub use joint::Joint;
+pub use norm::{BatchNorm, Group, Norms, Statistics};
 pub use single::Single;
 pub use store::{Entry, Init, Scope, Store};
 
 /// What fixes a network's shape.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Shape {
     /// Channel multiplier; 1 is the published network.
     pub width: f64,
+    /// Its batch norms.
+    pub norms: Norms,
 }
 
 /// Is shown inner activations by the official names of the modules that put them out.

@@ -1,8 +1,8 @@
-//! Res2Net-101 v1b 26w×4s with frozen norms (Gao et al., TPAMI 2021), without its classifier.
+//! Res2Net-101 v1b 26w×4s (Gao et al., TPAMI 2021), without its classifier.
 
 use super::layers::Conv;
-use super::norm::FrozenNorm;
-use super::{Scope, scaled};
+use super::norm::{Norm, Norms};
+use super::{Scope, Shape, scaled};
 use tch::Tensor;
 
 /// Planes, blocks and stride of each layer.
@@ -17,7 +17,7 @@ const RESIDUAL_SCALE: f64 = 0.2;
 #[derive(Debug)]
 pub(super) struct Res2Net {
     convs: [Conv; 3],
-    norms: [FrozenNorm; 3],
+    norms: [Norm; 3],
     layers: Vec<Vec<Block>>,
 }
 
@@ -28,28 +28,30 @@ pub(super) fn channels(width: f64) -> [i64; 5] {
 
 impl Res2Net {
     /// Registers its tensors right in `scope`.
-    pub(super) fn new(scope: &mut Scope<'_>, width: f64) -> Res2Net {
+    pub(super) fn new(scope: &mut Scope<'_>, shape: &Shape) -> Res2Net {
+        let Shape { width, norms } = shape;
+        let width = *width;
         let [c1, c2] = [32, 64].map(|c| scaled(c, width));
         let mut stem = scope.child("conv1");
         let conv0 = Conv::unbiased(stem.child(0), [3, c1], 3, 2);
-        let norm0 = FrozenNorm::new(stem.child(1), c1);
+        let norm0 = Norm::new(stem.child(1), c1, norms);
         let conv1 = Conv::unbiased(stem.child(3), [c1, c1], 3, 1);
-        let norm1 = FrozenNorm::new(stem.child(4), c1);
+        let norm1 = Norm::new(stem.child(4), c1, norms);
         let conv2 = Conv::unbiased(stem.child(6), [c1, c2], 3, 1);
-        let norm2 = FrozenNorm::new(scope.child("bn1"), c2);
+        let norm2 = Norm::new(scope.child("bn1"), c2, norms);
         let outputs = channels(width);
         let mut layer = |i: usize| {
             let mut scope = scope.child(format!("layer{}", i + 1));
             let (planes, blocks, stride) = LAYERS[i];
             let (planes, output) = (scaled(planes, width), outputs[i + 1]);
-            let shape = |b: usize| Shape {
+            let shape = |b: usize| BlockShape {
                 input: if b == 0 { outputs[i] } else { output },
                 inner: (planes * 26 / 64).max(1),
                 output,
                 stride: if b == 0 { stride } else { 1 },
                 first: b == 0,
             };
-            (0..blocks).map(|b| Block::new(scope.child(b), &shape(b))).collect()
+            (0..blocks).map(|b| Block::new(scope.child(b), &shape(b), norms)).collect()
         };
         let layers = (0..LAYERS.len()).map(&mut layer).collect();
         Res2Net { convs: [conv0, conv1, conv2], norms: [norm0, norm1, norm2], layers }
@@ -74,7 +76,7 @@ impl Res2Net {
     }
 }
 
-struct Shape {
+struct BlockShape {
     input: i64,
     /// Channels of one group.
     inner: i64,
@@ -87,32 +89,32 @@ struct Shape {
 #[derive(Debug)]
 struct Block {
     conv1: Conv,
-    norm1: FrozenNorm,
+    norm1: Norm,
     convs: Vec<Conv>,
-    norms: Vec<FrozenNorm>,
+    norms: Vec<Norm>,
     conv3: Conv,
-    norm3: FrozenNorm,
+    norm3: Norm,
     /// Of a layer's first block.
-    downsample: Option<(Conv, FrozenNorm)>,
+    downsample: Option<(Conv, Norm)>,
     stride: i64,
 }
 
 impl Block {
-    fn new(mut scope: Scope<'_>, s: &Shape) -> Block {
+    fn new(mut scope: Scope<'_>, s: &BlockShape, norms: &Norms) -> Block {
         let wide = s.inner * SCALE;
         let conv1 = Conv::unbiased(scope.child("conv1"), [s.input, wide], 1, 1);
-        let norm1 = FrozenNorm::new(scope.child("bn1"), wide);
+        let norm1 = Norm::new(scope.child("bn1"), wide, norms);
         let group = |i| Conv::unbiased(scope.child("convs").child(i), [s.inner; 2], 3, s.stride);
         let convs = (0..SCALE - 1).map(group).collect();
-        let norms = (0..SCALE - 1).map(|i| FrozenNorm::new(scope.child("bns").child(i), s.inner)).collect();
+        let inner = (0..SCALE - 1).map(|i| Norm::new(scope.child("bns").child(i), s.inner, norms)).collect();
         let conv3 = Conv::unbiased(scope.child("conv3"), [wide, s.output], 1, 1);
-        let norm3 = FrozenNorm::scaled(scope.child("bn3"), s.output, RESIDUAL_SCALE);
+        let norm3 = Norm::scaled(scope.child("bn3"), s.output, norms, RESIDUAL_SCALE);
         let downsample = s.first.then(|| {
             let mut scope = scope.child("downsample");
             let conv = Conv::unbiased(scope.child(1), [s.input, s.output], 1, 1);
-            (conv, FrozenNorm::new(scope.child(2), s.output))
+            (conv, Norm::new(scope.child(2), s.output, norms))
         });
-        Block { conv1, norm1, convs, norms, conv3, norm3, downsample, stride: s.stride }
+        Block { conv1, norm1, convs, norms: inner, conv3, norm3, downsample, stride: s.stride }
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {

@@ -15,10 +15,10 @@ pub struct Single {
 
 impl Single {
     /// Registers the network's tensors in `store`, in the official order.
-    pub fn new(store: &mut Store, shape: Shape) -> Single {
+    pub fn new(store: &mut Store, shape: &Shape) -> Single {
         let mut root = store.root();
         Single {
-            vgg16: Vgg16::new(root.child("vgg16"), shape.width),
+            vgg16: Vgg16::new(root.child("vgg16"), shape),
             decoder: Decoder::new(&mut root, vgg::channels(shape.width)),
         }
     }

@@ -105,10 +105,10 @@ impl Scope<'_> {
         self.register(name, tensor, false)
     }
 
-    /// Registers a count of batches, which nothing here changes (`num_batches_tracked` of `torch.nn.BatchNorm2d`).
-    pub fn counter(&mut self, name: &str) {
+    /// Registers a count of batches (`num_batches_tracked` of `torch.nn.BatchNorm2d`).
+    pub fn counter(&mut self, name: &str) -> Tensor {
         let zero = Tensor::zeros([0i64; 0], (Kind::Int64, self.store.device));
-        let _ = self.register(name, zero, false);
+        self.register(name, zero, false)
     }
 
     fn register(&mut self, name: &str, tensor: Tensor, trainable: bool) -> Tensor {

@@ -1,7 +1,7 @@
 //! VGG-16 with frozen norms, pooled after the first three stages only.
 
 use super::layers::ConvNormRelu;
-use super::{Scope, scaled};
+use super::{Scope, Shape, scaled};
 use tch::Tensor;
 
 /// Width and number of blocks of each stage.
@@ -22,13 +22,13 @@ pub(super) struct Vgg16 {
 
 impl Vgg16 {
     /// Channels of the five features are those of [`channels`].
-    pub(super) fn new(mut scope: Scope<'_>, width: f64) -> Vgg16 {
+    pub(super) fn new(mut scope: Scope<'_>, shape: &Shape) -> Vgg16 {
         let mut input = 3;
         let mut stage = |index: usize, (channels, blocks): (i64, usize)| {
-            let output = scaled(channels, width);
+            let output = scaled(channels, shape.width);
             let block = |b: usize| {
                 let name = format!("conv{}_{}", index + 1, b + 1);
-                ConvNormRelu::new(scope.child(name), std::mem::replace(&mut input, output), output)
+                ConvNormRelu::new(scope.child(name), std::mem::replace(&mut input, output), output, &shape.norms)
             };
             (0..blocks).map(block).collect()
         };
