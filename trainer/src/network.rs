@@ -108,8 +108,8 @@ fn kind_of(weights: &Weights) -> ModelKind {
 /// The layers of a network.
 #[derive(Debug)]
 enum Layers {
-    Single(Single),
-    Joint(Joint),
+    Single(Box<Single>),
+    Joint(Box<Joint>),
 }
 
 /// A network and its tensors.
@@ -126,8 +126,8 @@ impl Network {
         let mut store = Store::new(device);
         let shape = Shape { width: description.width, norms: Norms::Frozen };
         let layers = match description.kind {
-            ModelKind::Single => Layers::Single(Single::new(&mut store, &shape)),
-            ModelKind::Joint => Layers::Joint(Joint::new(&mut store, &shape)),
+            ModelKind::Single => Layers::Single(Box::new(Single::new(&mut store, &shape))),
+            ModelKind::Joint => Layers::Joint(Box::new(Joint::new(&mut store, &shape))),
         };
         Network { store, layers }
     }

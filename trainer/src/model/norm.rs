@@ -200,7 +200,7 @@ fn moments_over(x: &Tensor, group: &Arc<dyn Group>) -> Moments {
     let row = Tensor::cat(&[counts, mean, var * count as f64], 0).unsqueeze(0);
     let (rank, world) = (group.rank() as i64, group.world_size() as i64);
     let padding = [0, 0, rank, world - 1 - rank];
-    let padded = row.constant_pad_nd(padding);
+    let padded = row.pad(padding, "constant", 0.0);
     let (summing, kept) = (Arc::clone(group), padded.shallow_clone());
     // A failure is kept by the group, which the training step asks; until then this rank goes on alone.
     let all = torch_ext::sum_over_ranks(&padded, move |t| summing.sum(t)).unwrap_or(kept);
