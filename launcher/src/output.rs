@@ -11,8 +11,8 @@ use protocol::Rank;
 use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
 
-/// A longer line is handled in parts.
-const LONGEST: u64 = 1 << 20;
+/// A longer line is handled in parts, between which lines of the worker's other stream may get into its log.
+const LONGEST: u64 = 1 << 26;
 
 /// Where the lines go.
 #[derive(Clone)]
