@@ -5,7 +5,7 @@ SHELL := bash
 .NOTPARALLEL:
 CARGO ?= cargo
 
-.PHONY: help setup build demo test check fmt
+.PHONY: help setup build demo test soak check fmt
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -33,6 +33,9 @@ test: setup ## Run the test suite (cargo-nextest where it is installed, else car
 	fi
 	@echo "test: leaks of torch-ext"
 	@torch-ext/tests/leaks.sh
+
+soak: setup ## The long tests: fuzzing, 10 minutes a target (FUZZ_SECONDS=N: shorter)
+	@scripts/soak.sh
 
 check: setup ## Format, lints, spelling, licences, bans, sources, advisories, docs
 	@setup/tools.sh

@@ -82,6 +82,18 @@ impl Draw {
         Rect { left, top, width: width - 2 * left, height: height - 2 * top }
     }
 
+    /// A window of this (width, height) in an image of that: in the middle, or anywhere where the crop was drawn.
+    pub(crate) fn window(&self, (width, height): (usize, usize), window: (usize, usize)) -> Rect {
+        let place = |draw: f64, length: usize, part: usize| {
+            let room = length.saturating_sub(part);
+            // The middle is rounded as Python does: halves to the even neighbour.
+            let middle = (room as f64 / 2.0).round_ties_even() as usize;
+            if self.share > 0.0 { ((draw * (room as f64 + 1.0)) as usize).min(room) } else { middle }
+        };
+        let (left, top) = (place(self.crop_x, width, window.0), place(self.crop_y, height, window.1));
+        Rect { left, top, width: window.0.min(width), height: window.1.min(height) }
+    }
+
     /// Brightness, then contrast about the image's mean, clamped to 0..1; nothing where both factors are 1.
     pub fn shade(&self, image: &mut Rgb) {
         if self.brightness == 1.0 && self.contrast == 1.0 || image.data.is_empty() {
@@ -100,4 +112,18 @@ impl Draw {
 fn offset(share: f64, draw: f64, length: usize) -> usize {
     let largest = ((share * length as f64 + 1e-9) as usize).min(length.saturating_sub(1) / 2);
     ((draw * (largest as f64 + 1.0)) as usize).min(largest)
+}
+
+/// Share of the first of two samples that are mixed, from Beta(alpha, alpha): a function of seed, step and the number of
+/// the micro-batch. By Jöhnk's method; `alpha` above 0.
+pub fn mixing_share(alpha: f64, seed: u64, step: u64, micro_batch: u64) -> f64 {
+    let mut rng = rng::stream(b"mixing\0\0", seed, step, micro_batch);
+    // Accepted at least every few draws for any sensible alpha; without end only for absurd ones.
+    for _ in 0..10_000 {
+        let [x, y] = [(); 2].map(|()| rng::unit(&mut rng).powf(1.0 / alpha));
+        if x + y > 0.0 && x + y <= 1.0 {
+            return x / (x + y);
+        }
+    }
+    0.5
 }

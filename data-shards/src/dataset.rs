@@ -3,6 +3,7 @@
 //! Duty: check the whole list before the first step, and load single samples. Must not: choose which samples (that is
 //! [`crate::order`] and [`crate::partition`]) or keep them.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -10,10 +11,13 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::Error;
-use crate::augment::Augment;
-use crate::decode::{self, Rgb};
-use crate::list::{self, Entry};
+use crate::augment::{Augment, Draw};
+use crate::decode::{self, Mask, Rgb};
+use crate::features::{self, Features, Wanted};
+use crate::fold::{self, Fold};
+use crate::list::{self, Entry, Written};
 use crate::resize::{self, Rect};
+use crate::thumbnail;
 
 /// Offending lines that one message shows; the others are counted.
 const SHOWN: usize = 5;
@@ -31,12 +35,26 @@ pub struct Geometry {
     pub mean: [f32; 3],
     /// Divides each channel after that.
     pub std: [f32; 3],
+    /// How an image of another shape is made to fit.
+    pub fit: Fit,
+}
+
+/// How an image is brought to the network's size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// The whole image, each side resized on its own, bilinear as OpenCV does it: segmentation.
+    Stretch,
+    /// Resized with its proportions, antialiased as PIL does it, to an 8/7 of the size on its short side; then a crop from
+    /// the middle: the classifier (256 and 224 pixels).
+    CentreCrop,
+    /// There is no image but features, which stay as they are, but for flips; masks are brought to their size.
+    Features(Wanted),
 }
 
 impl Geometry {
     /// The normalisation of ImageNet, which the official code uses, at this size.
     pub const fn imagenet(height: usize, width: usize) -> Self {
-        Geometry { height, width, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] }
+        Geometry { height, width, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225], fit: Fit::Stretch }
     }
 }
 
@@ -45,12 +63,42 @@ impl Geometry {
 pub struct Sample {
     /// Its place in the list, from 0.
     pub index: usize,
-    /// 3 x height x width, normalised.
+    /// 3 x height x width, normalised; empty where there are features instead.
     pub image: Vec<f32>,
-    /// Height x width; 1 where there is lesion, else 0.
+    /// Features in place of the image.
+    pub features: Option<Features>,
+    /// Height x width; 1 where there is lesion, else 0; all 0 where [`Self::has_mask`] is not set.
     pub mask: Vec<f32>,
+    /// Whether there is a mask.
+    pub has_mask: bool,
+    /// Whether it is COVID-19, where that is known.
+    pub label: Option<bool>,
     /// Height and width of the file.
     pub source_size: (usize, usize),
+}
+
+/// Where samples come from.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// A list or table, see [`list::read`].
+    pub list: PathBuf,
+    /// Folder that its relative paths count from; none: its own.
+    pub root: Option<PathBuf>,
+    /// A table that adds labels and patients; none: `labels.csv` in the list's folder, where there is one.
+    pub labels: Option<PathBuf>,
+    /// Which patients of the list are meant; none: all.
+    pub part: Option<Part>,
+}
+
+/// A part of a list, by patient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The fold that is held out.
+    pub fold: Fold,
+    /// Another seed makes other folds.
+    pub seed: u64,
+    /// Whether the fold itself is meant, or all but it.
+    pub held_out: bool,
 }
 
 /// The samples of a list.
@@ -58,29 +106,55 @@ pub struct Sample {
 pub struct Dataset {
     list: PathBuf,
     entries: Vec<Entry>,
+    /// Ids, in the order of their first sample.
+    patients: Vec<String>,
+    /// Place in `patients` of each entry.
+    patient_of: Vec<Option<usize>>,
     geometry: Geometry,
     fingerprint: String,
 }
 
 impl Dataset {
-    /// Reads a list (see [`list::read`]) and checks every entry in parallel: image and mask exist, have a readable
-    /// header and the same size.
+    /// Reads a list and checks every entry in parallel: image and mask exist, have a readable header and the same size.
     ///
     /// # Errors
-    /// Those of [`list::read`]; [`Error::Entries`] with the first offending lines in list order and the number of others.
-    pub fn open(list: &Path, root: Option<&Path>, geometry: Geometry) -> Result<Dataset, Error> {
-        let text = list::text(list)?;
-        let written = list::parse(list, &text)?;
-        let mut hash = Sha256::new();
-        for line in &written {
-            // The fields hold no whitespace, so that different lists hash different texts.
-            hash.update(format!("{} {}\n", line.image, line.mask));
+    /// Those of [`list::read`]; [`Error::Lacking`] where folds are asked for and a patient is not known; [`Error::Fold`];
+    /// [`Error::Entries`] with the first offending lines in list order and the number of others.
+    pub fn open(source: &Source, geometry: Geometry) -> Result<Dataset, Error> {
+        let list = &source.list;
+        let mut written = list::read_written(list, source.root.as_deref())?;
+        add_labels(&mut written, source)?;
+        if let Some(part) = source.part {
+            written = take_part(written, part, list)?;
         }
-        let root = list::root_of(list, root);
-        let entries = written.iter().map(|line| line.entry(root)).collect();
-        let dataset = Dataset { list: list.to_owned(), entries, geometry, fingerprint: hex(&hash.finalize()) };
+        let fingerprint = fingerprint(&written);
+        let entries: Vec<Entry> = written.into_iter().map(|written| written.entry).collect();
+        let (patients, patient_of) = number_patients(&entries);
+        let dataset = Dataset { list: list.clone(), entries, patients, patient_of, geometry, fingerprint };
         dataset.check_headers()?;
         Ok(dataset)
+    }
+
+    /// Sees that every sample has a mask.
+    ///
+    /// # Errors
+    /// [`Error::Lacking`].
+    pub fn require_masks(&self) -> Result<(), Error> {
+        self.require("mask", "add a column `mask`, or train the classifier (model.kind = \"cls\")", |e| {
+            e.mask.is_some()
+        })
+    }
+
+    /// Sees that every sample has a label.
+    ///
+    /// # Errors
+    /// [`Error::Lacking`].
+    pub fn require_labels(&self) -> Result<(), Error> {
+        self.require("label", "name a table `file,label,patient_id` by data.labels", |e| e.label.is_some())
+    }
+
+    fn require(&self, what: &'static str, remedy: &'static str, has: impl Fn(&Entry) -> bool) -> Result<(), Error> {
+        lacking(&self.list, &self.entries, what, remedy, has)
     }
 
     /// Decodes up to 32 masks spread over the list and checks that lesions are marked by 255.
@@ -89,14 +163,15 @@ impl Dataset {
     /// [`Error::MaskValues`] where some masks have values other than 0 but none has 255 (16 bits: 65535);
     /// [`Error::Read`] and [`Error::Decode`].
     pub fn check_masks(&self) -> Result<(), Error> {
-        let count = self.len().min(MASKS_CHECKED);
-        let chosen: Vec<&Entry> = (0..count).map(|at| &self.entries[at * self.len() / count]).collect();
-        let values: Vec<_> = chosen.par_iter().map(|entry| mask_values(&entry.mask)).collect::<Result<_, _>>()?;
+        let all: Vec<&Path> = self.entries.iter().filter_map(|entry| entry.mask.as_deref()).collect();
+        let count = all.len().min(MASKS_CHECKED);
+        let chosen: Vec<&Path> = (0..count).map(|at| all[at * all.len() / count]).collect();
+        let values: Vec<_> = chosen.par_iter().map(|mask| mask_values(mask)).collect::<Result<_, _>>()?;
         if values.iter().any(|mask| mask.lesion) {
             return Ok(());
         }
         match chosen.iter().zip(&values).find(|(_, mask)| mask.other) {
-            Some((entry, mask)) => Err(Error::MaskValues { path: entry.mask.clone(), values: mask.text.clone() }),
+            Some((path, mask)) => Err(Error::MaskValues { path: (*path).to_owned(), values: mask.text.clone() }),
             None => Ok(()),
         }
     }
@@ -117,6 +192,21 @@ impl Dataset {
     /// Where `i` is not below [`Dataset::len`], as indexing a slice does.
     pub fn entry(&self, i: usize) -> &Entry {
         &self.entries[i]
+    }
+
+    /// Ids of the patients that are known, in the order of their first sample.
+    pub fn patients(&self) -> &[String] {
+        &self.patients
+    }
+
+    /// Place in [`Self::patients`] of the patient of sample `i`.
+    pub fn patient_of(&self, i: usize) -> Option<usize> {
+        self.patient_of.get(i).copied().flatten()
+    }
+
+    /// Whether sample `i` is COVID-19, where that is known.
+    pub fn label_of(&self, i: usize) -> Option<bool> {
+        self.entries.get(i).and_then(|entry| entry.label)
     }
 
     /// The file of sample `i`, or the list where there is no such sample.
@@ -143,25 +233,27 @@ impl Dataset {
     pub fn load(&self, index: usize, epoch: u64, seed: u64, augment: &Augment) -> Result<Sample, Error> {
         let missing = || Error::Index { list: self.list.clone(), index, len: self.len() };
         let entry = self.entries.get(index).ok_or_else(missing)?;
-        let mut image = decode::rgb(&entry.image)?;
-        let mask = decode::mask(&entry.mask)?;
-        same_size(entry, (image.width, image.height), (mask.width, mask.height))?;
         let draw = augment.draw(seed, epoch, index);
+        let mask = entry.mask.as_deref().map(decode::mask).transpose()?;
+        if let Fit::Features(wanted) = self.geometry.fit {
+            return featured(index, entry, mask.as_ref(), &draw, wanted);
+        }
+        let mut image = decode::rgb(&entry.image)?;
+        if let (Some(mask), Some(path)) = (&mask, &entry.mask) {
+            same_size(entry, path, (image.width, image.height), (mask.width, mask.height))?;
+        }
+        let source_size = (image.height, image.width);
         draw.shade(&mut image);
-        let rect = draw.rect(image.width, image.height);
-        let flips = Flips { vertical: draw.flip_vertical, horizontal: draw.flip_horizontal };
-        let Geometry { height, width, .. } = self.geometry;
-        let nearest = resize::nearest(&mask, rect, height, width);
-        Ok(Sample {
-            index,
-            image: planes(&image, rect, &self.geometry, flips),
-            mask: flips.of_mask(&nearest, height, width),
-            source_size: (image.height, image.width),
-        })
+        let (image, mask_values) = match self.geometry.fit {
+            Fit::Stretch => stretched(&image, mask.as_ref(), &draw, &self.geometry),
+            Fit::CentreCrop | Fit::Features(_) => cropped(&image, mask.as_ref(), &draw, &self.geometry),
+        };
+        let (has_mask, label) = (mask.is_some(), entry.label);
+        Ok(Sample { index, image, features: None, mask: mask_values, has_mask, label, source_size })
     }
 
     fn check_headers(&self) -> Result<(), Error> {
-        let problem = |entry: &Entry| check_header(entry).err().map(|error| (entry.line, error));
+        let problem = |entry: &Entry| check_header(entry, self.geometry.fit).err().map(|error| (entry.line, error));
         let mut problems: Vec<_> = self.entries.par_iter().filter_map(problem).collect();
         let others = problems.len().saturating_sub(SHOWN);
         problems.truncate(SHOWN);
@@ -179,19 +271,146 @@ impl Dataset {
 /// [`Error::Read`], [`Error::Decode`].
 pub fn load_image(path: &Path, geometry: &Geometry) -> Result<(Vec<f32>, Rgb), Error> {
     let image = decode::rgb(path)?;
-    let whole = Rect::whole(image.width, image.height);
-    Ok((planes(&image, whole, geometry, Flips::default()), image))
+    let nothing = Augment::NONE.draw(0, 0, 0);
+    let (pixels, _) = match geometry.fit {
+        Fit::Stretch => stretched(&image, None, &nothing, geometry),
+        Fit::CentreCrop | Fit::Features(_) => cropped(&image, None, &nothing, geometry),
+    };
+    Ok((pixels, image))
 }
 
-fn check_header(entry: &Entry) -> Result<(), Error> {
-    same_size(entry, decode::dimensions(&entry.image)?, decode::dimensions(&entry.mask)?)
+/// A table that is named must be right; one that merely lies beside the list may be of another kind, and is then passed
+/// over.
+fn add_labels(written: &mut [Written], source: &Source) -> Result<(), Error> {
+    if let Some(named) = source.labels.as_deref().filter(|path| !path.as_os_str().is_empty()) {
+        return list::add_labels(written, named);
+    }
+    let beside = source.list.with_file_name("labels.csv");
+    if beside != source.list && beside.is_file() {
+        let _ = list::add_labels(written, &beside);
+    }
+    Ok(())
 }
 
-fn same_size(entry: &Entry, image_size: (usize, usize), mask_size: (usize, usize)) -> Result<(), Error> {
+fn take_part(written: Vec<Written>, part: Part, list: &Path) -> Result<Vec<Written>, Error> {
+    let remedy = "name a table `file,label,patient_id` by data.labels";
+    let entries: Vec<Entry> = written.iter().map(|written| written.entry.clone()).collect();
+    lacking(list, &entries, "patient", remedy, |entry| entry.patient.is_some())?;
+    let mut patients: BTreeMap<String, bool> = BTreeMap::new();
+    for entry in &entries {
+        let positive = patients.entry(entry.patient.clone().unwrap_or_default()).or_default();
+        *positive |= entry.label == Some(true);
+    }
+    let folds = fold::assign(&patients, part.fold.of, part.seed);
+    let held_out = |written: &Written| {
+        written.entry.patient.as_ref().and_then(|id| folds.get(id)).is_some_and(|fold| *fold == part.fold.number)
+    };
+    let chosen: Vec<Written> = written.into_iter().filter(|w| held_out(w) == part.held_out).collect();
+    let Fold { number, of } = part.fold;
+    let problem = if part.held_out { "holds out no patient" } else { "leaves no patient to train on" };
+    if chosen.is_empty() { Err(Error::Fold { list: list.to_owned(), number, of, problem }) } else { Ok(chosen) }
+}
+
+fn lacking(
+    list: &Path,
+    entries: &[Entry],
+    what: &'static str,
+    remedy: &'static str,
+    has: impl Fn(&Entry) -> bool,
+) -> Result<(), Error> {
+    let mut without = entries.iter().filter(|entry| !has(entry));
+    let Some(first) = without.next() else { return Ok(()) };
+    let (image, count) = (first.image.clone(), 1 + without.count());
+    Err(Error::Lacking { list: list.to_owned(), line: first.line, image, what, count, total: entries.len(), remedy })
+}
+
+fn fingerprint(written: &[Written]) -> String {
+    let mut hash = Sha256::new();
+    for line in written {
+        hash.update(format!("{}\n", line.text));
+    }
+    hex(&hash.finalize())
+}
+
+fn number_patients(entries: &[Entry]) -> (Vec<String>, Vec<Option<usize>>) {
+    let mut numbers: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut patients = Vec::new();
+    let of = entries.iter().map(|entry| {
+        let id = entry.patient.as_deref()?;
+        Some(*numbers.entry(id).or_insert_with(|| {
+            patients.push(id.to_owned());
+            patients.len() - 1
+        }))
+    });
+    let of = of.collect();
+    (patients, of)
+}
+
+fn check_header(entry: &Entry, fit: Fit) -> Result<(), Error> {
+    if matches!(fit, Fit::Features(_)) {
+        features::check(&entry.image)?;
+        return entry.mask.as_deref().map_or(Ok(()), |mask| decode::dimensions(mask).map(drop));
+    }
+    let image = decode::dimensions(&entry.image)?;
+    match &entry.mask {
+        Some(mask) => same_size(entry, mask, image, decode::dimensions(mask)?),
+        None => Ok(()),
+    }
+}
+
+fn same_size(entry: &Entry, mask: &Path, image_size: (usize, usize), mask_size: (usize, usize)) -> Result<(), Error> {
     if image_size == mask_size {
         return Ok(());
     }
-    Err(Error::MaskSize { mask: entry.mask.clone(), mask_size, image: entry.image.clone(), image_size })
+    Err(Error::MaskSize { mask: mask.to_owned(), mask_size, image: entry.image.clone(), image_size })
+}
+
+/// A sample of features.
+fn featured(index: usize, entry: &Entry, mask: Option<&Mask>, draw: &Draw, wanted: Wanted) -> Result<Sample, Error> {
+    let mut features = features::load(&entry.image, wanted)?;
+    features.flip(draw.flip_vertical, draw.flip_horizontal);
+    let (height, width) = features.size();
+    let flips = Flips { vertical: draw.flip_vertical, horizontal: draw.flip_horizontal };
+    let of_mask = |mask: &Mask| {
+        let whole = Rect::whole(mask.width, mask.height);
+        flips.of_mask(&resize::nearest(mask, whole, height, width), height, width)
+    };
+    Ok(Sample {
+        index,
+        image: Vec::new(),
+        features: Some(features),
+        mask: mask.map_or_else(|| vec![0.0; height * width], of_mask),
+        has_mask: mask.is_some(),
+        label: entry.label,
+        source_size: (height, width),
+    })
+}
+
+/// Image and mask as [`Fit::Stretch`] has them. Without a mask all pixels are 0.
+fn stretched(image: &Rgb, mask: Option<&Mask>, draw: &Draw, geometry: &Geometry) -> (Vec<f32>, Vec<f32>) {
+    let Geometry { height, width, .. } = *geometry;
+    let rect = draw.rect(image.width, image.height);
+    let flips = Flips { vertical: draw.flip_vertical, horizontal: draw.flip_horizontal };
+    let mask = mask.map(|mask| flips.of_mask(&resize::nearest(mask, rect, height, width), height, width));
+    (planes(image, rect, geometry, flips), mask.unwrap_or_else(|| vec![0.0; height * width]))
+}
+
+/// Image and mask as [`Fit::CentreCrop`] has them; where the augmentation crops, the crop is anywhere.
+fn cropped(image: &Rgb, mask: Option<&Mask>, draw: &Draw, geometry: &Geometry) -> (Vec<f32>, Vec<f32>) {
+    let Geometry { height, width, .. } = *geometry;
+    let flips = Flips { vertical: draw.flip_vertical, horizontal: draw.flip_horizontal };
+    let (tall, wide) = thumbnail::size((image.height, image.width), (height, width));
+    let small = thumbnail::resize(image, tall, wide);
+    let rect = draw.window((wide, tall), (width, height));
+    let mask = mask.map(|mask| {
+        let whole = Mask {
+            width: wide,
+            height: tall,
+            data: resize::nearest(mask, Rect::whole(mask.width, mask.height), tall, wide),
+        };
+        flips.of_mask(&resize::nearest(&whole, rect, height, width), height, width)
+    });
+    (planes(&small, rect, geometry, flips), mask.unwrap_or_else(|| vec![0.0; height * width]))
 }
 
 #[derive(Clone, Copy, Default)]
@@ -217,7 +436,7 @@ impl Flips {
 
 /// Crop, resize, normalise, flip and take the channels apart, in one pass over the decoded image.
 fn planes(image: &Rgb, rect: Rect, geometry: &Geometry, flips: Flips) -> Vec<f32> {
-    let Geometry { height, width, mean, std } = *geometry;
+    let Geometry { height, width, mean, std, .. } = *geometry;
     let plane = height * width;
     let mut out = vec![0.0; 3 * plane];
     resize::bilinear_rows(image, rect, height, width, |y, row| {

@@ -1,4 +1,4 @@
-//! What can go wrong with a list, an image or a mask, and what to do about it.
+//! What can go wrong with a list, an image, a mask or a MATLAB file, and what to do about it.
 //!
 //! Duty: one message a failure that names the file (and the line of a list). Must not: decide an exit code.
 
@@ -36,6 +36,46 @@ pub enum Error {
         found: usize,
         /// The line as written, shortened.
         text: String,
+    },
+    /// A line of a table that makes no sense.
+    #[error("{}:{line}: {problem}", table.display())]
+    Table {
+        /// The table.
+        table: PathBuf,
+        /// Line number, from 1.
+        line: usize,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Samples without something that is needed.
+    #[error("{}:{line}: {} has no {what}, and {count} of {total} samples have none; {remedy}", list.display(), image.display())]
+    Lacking {
+        /// The list.
+        list: PathBuf,
+        /// Line of the first such sample, from 1.
+        line: usize,
+        /// Its image.
+        image: PathBuf,
+        /// `mask`, `label` or `patient`.
+        what: &'static str,
+        /// How many samples lack it.
+        count: usize,
+        /// Of so many.
+        total: usize,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A fold without samples.
+    #[error("{}: fold {number} of {of} {problem}; use fewer folds", list.display())]
+    Fold {
+        /// The list.
+        list: PathBuf,
+        /// The fold, from 1.
+        number: usize,
+        /// Folds in all.
+        of: usize,
+        /// What is wrong.
+        problem: &'static str,
     },
     /// A list without a single entry.
     #[error("{}: the list is empty; expected `image mask` on each line", list.display())]
@@ -95,6 +135,78 @@ pub enum Error {
         /// Samples in the list.
         len: usize,
     },
+    /// A file that is no MATLAB 5 file.
+    #[error("{}: {found}; expected a MATLAB 5 file: save it again with `save -v7` (or scipy.io.savemat)", path.display())]
+    MatVersion {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        found: &'static str,
+    },
+    /// A MATLAB file that is cut short or contradicts itself.
+    #[error("{}: the variable at byte {at} is damaged: {problem}", path.display())]
+    MatDamaged {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file the variable starts.
+        at: u64,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A MATLAB file without a variable that is needed.
+    #[error("{}: there is no variable `{name}`; the file holds {}", path.display(), names(present, *others))]
+    MatMissing {
+        /// The file.
+        path: PathBuf,
+        /// The variable that is needed.
+        name: String,
+        /// The first variables of the file, in its order.
+        present: Vec<String>,
+        /// How many more there are.
+        others: usize,
+    },
+    /// A variable of another kind than real numbers.
+    #[error("{}: variable `{name}` is {kind}; expected an array of real numbers", path.display())]
+    MatUnsupported {
+        /// The file.
+        path: PathBuf,
+        /// The variable.
+        name: String,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// A variable beyond the limit of [`crate::mat::LIMIT`].
+    #[error("{}: variable `{name}` is {shape:?}, which takes more than the {limit} bytes that are allowed", path.display())]
+    MatTooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The variable.
+        name: String,
+        /// Its dimensions.
+        shape: Vec<usize>,
+        /// Bytes allowed.
+        limit: u64,
+    },
+    /// A variable that holds no features of this network.
+    #[error("{}: variable `{name}` is {shape:?}; expected [1, {channels}, height, width], 16 x 16 or more (res2net_feats 8 x 8): another model.width, or other features", path.display())]
+    Features {
+        /// The file.
+        path: PathBuf,
+        /// The variable.
+        name: String,
+        /// Its dimensions.
+        shape: Vec<usize>,
+        /// Channels of the network's first stage.
+        channels: usize,
+    },
+    /// Two variables of one name.
+    #[error("{}: there are two variables `{name}`; keep one of them", path.display())]
+    MatTwice {
+        /// The file.
+        path: PathBuf,
+        /// Their name.
+        name: String,
+    },
     /// The decoder panicked: a fault of a library or of this crate, set off by this file.
     #[error("{}: loading it panicked: {message}; please report this file, and take it out of the list meanwhile", path.display())]
     Panic {
@@ -113,4 +225,12 @@ pub enum Error {
 
 fn and_others(others: usize) -> String {
     if others == 0 { String::new() } else { format!("\n  and {others} more") }
+}
+
+fn names(present: &[String], others: usize) -> String {
+    match (present, others) {
+        ([], _) => "none".to_owned(),
+        (_, 0) => format!("`{}`", present.join("`, `")),
+        _ => format!("`{}` and {others} more", present.join("`, `")),
+    }
 }

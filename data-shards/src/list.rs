@@ -1,44 +1,51 @@
-//! List files as the official code reads them: `image mask` a line.
+//! Lists of samples: text as the official code reads it (`image mask` a line), or a table ([`crate::table`]).
 //!
-//! Duty: text to entries, with the line of each. Must not: open what the entries name.
+//! Duty: a file to entries, with the line of each. Must not: open what the entries name.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::Error;
+use crate::table::{self, Row};
 
-/// One line of a list.
+/// One sample of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The image, with the root before it where the list has a relative path.
     pub image: PathBuf,
-    /// The mask, likewise.
-    pub mask: PathBuf,
+    /// The mask, likewise; none where no pixel was labelled.
+    pub mask: Option<PathBuf>,
+    /// Whether it is COVID-19; none where nobody said.
+    pub label: Option<bool>,
+    /// Whose image it is; none where nobody said.
+    pub patient: Option<String>,
     /// Line number in the list file, from 1.
     pub line: usize,
 }
 
-/// A line as it is written, before the root is put before its paths.
-pub(crate) struct Written<'a> {
-    pub(crate) image: &'a str,
-    pub(crate) mask: &'a str,
-    line: usize,
+/// An entry with image and mask as they are written, before the root is put before its paths: what identifies a sample
+/// wherever the files lie.
+pub(crate) struct Written {
+    pub(crate) text: String,
+    pub(crate) entry: Entry,
 }
 
-impl Written<'_> {
-    pub(crate) fn entry(&self, root: &Path) -> Entry {
-        Entry { image: root.join(self.image), mask: root.join(self.mask), line: self.line }
-    }
-}
-
-/// Reads a list: `image mask` a line, split on whitespace, LF or CRLF; blank lines are skipped. Relative paths count from
-/// `root`, or from the list file's folder.
+/// Reads a list. In text each line has `image mask`, split on whitespace, LF or CRLF; blank lines are skipped. In a table
+/// (`.csv`) see [`crate::table`]. Relative paths count from `root`, or from the list file's folder.
 ///
 /// # Errors
-/// [`Error::Read`], [`Error::NotText`], [`Error::Line`] at a line without exactly two fields, [`Error::Empty`].
+/// [`Error::Read`], [`Error::NotText`], [`Error::Line`] at a line without exactly two fields, [`Error::Table`],
+/// [`Error::Empty`].
 pub fn read(list: &Path, root: Option<&Path>) -> Result<Vec<Entry>, Error> {
-    let text = text(list)?;
-    let root = root_of(list, root);
-    Ok(parse(list, &text)?.iter().map(|written| written.entry(root)).collect())
+    Ok(read_written(list, root)?.into_iter().map(|written| written.entry).collect())
+}
+
+pub(crate) fn read_written(list: &Path, root: Option<&Path>) -> Result<Vec<Written>, Error> {
+    let root = root.or_else(|| list.parent()).unwrap_or(Path::new(""));
+    if table::is_table(list) {
+        return Ok(table::read(list)?.into_iter().map(|row| of_row(row, root)).collect());
+    }
+    parse(list, &text(list)?, root)
 }
 
 pub(crate) fn text(list: &Path) -> Result<String, Error> {
@@ -46,22 +53,42 @@ pub(crate) fn text(list: &Path) -> Result<String, Error> {
     String::from_utf8(bytes).map_err(|_| Error::NotText { list: list.to_owned() })
 }
 
-pub(crate) fn root_of<'a>(list: &'a Path, root: Option<&'a Path>) -> &'a Path {
-    root.or_else(|| list.parent()).unwrap_or(Path::new(""))
+/// Label and patient of the entries that `labels`, a table, names; its paths count from its folder.
+pub(crate) fn add_labels(written: &mut [Written], labels: &Path) -> Result<(), Error> {
+    let root = labels.parent().unwrap_or(Path::new(""));
+    let rows = table::read(labels)?.into_iter().map(|row| (root.join(&row.image), row));
+    let rows: HashMap<PathBuf, Row> = rows.collect();
+    for entry in written.iter_mut().map(|written| &mut written.entry) {
+        let Some(row) = rows.get(&entry.image) else { continue };
+        entry.label = entry.label.or(row.label);
+        entry.patient = entry.patient.take().or_else(|| row.patient.clone());
+    }
+    Ok(())
 }
 
-pub(crate) fn parse<'a>(list: &Path, text: &'a str) -> Result<Vec<Written<'a>>, Error> {
+fn of_row(row: Row, root: &Path) -> Written {
+    let label = row.label.map_or("-", |label| if label { "1" } else { "0" });
+    let text = format!("{} {} {label}", row.image, row.mask.as_deref().unwrap_or("-"));
+    let mask = row.mask.map(|mask| root.join(mask));
+    let Row { image, label, patient, line, .. } = row;
+    Written { text, entry: Entry { image: root.join(image), mask, label, patient, line } }
+}
+
+fn parse(list: &Path, text: &str, root: &Path) -> Result<Vec<Written>, Error> {
     // Editors on Windows put a byte order mark first; it is no part of the first path.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let entries = lines.map(|(at, line)| parse_line(list, at + 1, line)).collect::<Result<Vec<_>, _>>()?;
+    let entries = lines.map(|(at, line)| parse_line(list, at + 1, line, root)).collect::<Result<Vec<_>, _>>()?;
     if entries.is_empty() { Err(Error::Empty { list: list.to_owned() }) } else { Ok(entries) }
 }
 
-fn parse_line<'a>(list: &Path, line: usize, text: &'a str) -> Result<Written<'a>, Error> {
+fn parse_line(list: &Path, line: usize, text: &str, root: &Path) -> Result<Written, Error> {
     let fields: Vec<&str> = text.split_whitespace().collect();
     match fields[..] {
-        [image, mask] => Ok(Written { image, mask, line }),
+        [image, mask] => {
+            let (text, image, mask) = (format!("{image} {mask}"), root.join(image), Some(root.join(mask)));
+            Ok(Written { text, entry: Entry { image, mask, label: None, patient: None, line } })
+        }
         _ => Err(Error::Line {
             list: list.to_owned(),
             line,

@@ -189,7 +189,15 @@ mod tests {
     fn load(request: Request) -> Answer {
         guarded(std::path::Path::new("bad.png"), || {
             assert!(request.index != 3, "sample three is bad");
-            Ok(Sample { index: request.index as usize, image: vec![], mask: vec![], source_size: (1, 1) })
+            Ok(Sample {
+                index: request.index as usize,
+                image: vec![],
+                features: None,
+                mask: vec![],
+                has_mask: false,
+                label: None,
+                source_size: (1, 1),
+            })
         })
     }
 

@@ -59,9 +59,22 @@ fn prepare(cli: &Cli) -> Result<(Plan, Option<Config>), PlanError> {
     let programs = mpirun::Programs::find()?;
     let plan = plan::plan(&cli.request(config.as_ref()), &machine, &programs)?;
     if let Some(config) = &config {
-        config.plan_batches(plan.world_size(), None).map_err(|e| e.located(file, &cli.overrides))?;
+        check_batches(config, file, &cli.overrides, plan.world_size())?;
     }
     Ok((plan, config))
+}
+
+/// Sees that the batches of every configuration that will be trained can be dealt out.
+fn check_batches(config: &Config, file: &Path, overrides: &[String], workers: usize) -> Result<(), PlanError> {
+    let stages = config.stages(file, overrides)?;
+    let check = |config: &Config, file: &Path| {
+        config.plan_batches(workers, None).map(drop).map_err(|e| e.located(file, overrides))
+    };
+    match stages.as_slice() {
+        [] => check(config, file)?,
+        stages => stages.iter().try_for_each(|stage| check(&stage.config, &stage.file))?,
+    }
+    Ok(())
 }
 
 fn dry_run(plan: &Plan) -> Exit {

@@ -188,7 +188,7 @@ impl Watch<'_> {
             Event::Said(rank, Message::Progress(progress)) if *rank == Rank(0) => {
                 self.context.terminal.progress(progress.clone());
             }
-            Event::Said(_, Message::Checkpoint { step }) => self.checkpoint = self.checkpoint.max(Some(*step)),
+            Event::Said(_, Message::Checkpoint { step }) => self.checkpoint = Some(*step),
             Event::MpirunEnded(death) => self.mpirun_ended = Some(*death),
             Event::OutputEnded => self.output_ended = true,
             _ => {}

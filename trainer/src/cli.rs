@@ -18,10 +18,12 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Train a network; goes on from the newest checkpoint of the run directory.
     Train(Train),
-    /// Measure a network on a split: Dice, IoU, MAE.
+    /// Measure a network on a split: Dice, IoU, MAE; of a classifier sensitivity, specificity, AUROC.
     Eval(Eval),
     /// Find lesions on images: mask, overlay, result, report.
     Predict(Predict),
+    /// Convert a weights file between safetensors and PyTorch's format.
+    Convert(Convert),
     /// Show what a weights file, a checkpoint or a run directory holds.
     Inspect(Inspect),
 }
@@ -91,6 +93,16 @@ pub(crate) struct Predict {
     /// PNG or JPEG images, or folders of them.
     #[arg(required = true, value_name = "INPUT")]
     pub(crate) inputs: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Convert {
+    /// A `.safetensors`, `.pth` or `.pt` file.
+    #[arg(value_name = "IN")]
+    pub(crate) from: PathBuf,
+    /// The file to write: `.safetensors`, `.pth` or `.pt`.
+    #[arg(value_name = "OUT")]
+    pub(crate) to: PathBuf,
 }
 
 #[derive(Debug, Args)]

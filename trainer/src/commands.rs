@@ -5,7 +5,7 @@ use collectives::Label;
 use jcs::job::{Job, StopFlag};
 use jcs::monitor::ProgressReport;
 use jcs::network::Network;
-use jcs::{Error, checkpoint, data, evaluate, inspect, predict, train, weights};
+use jcs::{Error, checkpoint, convert, data, evaluate, inspect, predict, train, weights};
 use protocol::config::{self, Comm};
 use protocol::env::Place;
 use protocol::message::Progress;
@@ -25,6 +25,11 @@ pub(crate) fn run(
         Command::Train(args) => run_train(&args, place, side_channel, stop),
         Command::Eval(args) => run_eval(&args, place, side_channel, stop),
         Command::Predict(args) => run_predict(&args, place, side_channel, stop),
+        Command::Convert(args) => {
+            let tensors = convert::convert(&args.from, &args.to)?;
+            print(&format!("{tensors} tensors: {}\n", args.to.display()));
+            Ok(Exit::Done)
+        }
         Command::Inspect(args) => {
             print(&inspect::inspect(&args.path)?);
             Ok(Exit::Done)
@@ -44,22 +49,20 @@ pub(crate) fn last_step() -> Step {
 
 fn run_train(args: &Train, place: Place, side_channel: Arc<SideChannel>, stop: StopFlag) -> Result<Exit, Error> {
     let config = config::load(&args.config, &args.overrides)?;
-    let job = Job::join(place, side_channel, stop, config.run.device, &config.comm)?;
-    train::train(config, job).map_err(|e| match e {
+    let stages = config.stages(&args.config, &args.overrides)?;
+    let comm = stages.first().map_or(&config.comm, |stage| &stage.config.comm);
+    let job = Job::join(place, side_channel, stop, config.run.device, comm)?;
+    let run = config.run.dir.clone();
+    let trained = if stages.is_empty() { train::train(config, &job) } else { train::pipeline(stages, &run, &job) };
+    let exit = trained.map_err(|e| match e {
         Error::Config(e) => Error::Config(e.located(&args.config, &args.overrides)),
         other => other,
-    })
+    })?;
+    job.leave(exit, train::steps_done())
 }
 
 fn run_eval(args: &Eval, place: Place, side_channel: Arc<SideChannel>, stop: StopFlag) -> Result<Exit, Error> {
     let config = config::load(&args.config, &args.overrides)?;
-    let (list, key) = match args.split {
-        Split::Train => (&config.data.train, "data.train"),
-        Split::Eval => (&config.data.eval, "data.eval"),
-    };
-    if list.as_os_str().is_empty() {
-        return Err(Error::Usage(format!("{key} is not given: name a list file in {}", args.config.display())));
-    }
     let file = checkpoint::resolve_weights(&args.weights)?;
     let device = args.device.unwrap_or(config.run.device);
     let job = Job::join(place, side_channel, stop, device, &config.comm)?;
@@ -72,13 +75,20 @@ fn run_eval(args: &Eval, place: Place, side_channel: Arc<SideChannel>, stop: Sto
     if job.is_chief() && !description.assumed.is_empty() {
         tracing::warn!("{} does not say, so assumed: {}", file.display(), description.assumed.join(", "));
     }
-    let dataset = Arc::new(data::open(list, &config, &description)?);
+    let (split, key) = match args.split {
+        Split::Train => (data::Split::Train, "data.train"),
+        Split::Eval => (data::Split::Eval, "data.eval"),
+    };
+    let dataset = data::open(split, &config, &description)?.map(Arc::new);
+    let dataset =
+        dataset.ok_or_else(|| Error::Usage(format!("{key} is not given: name a list in {}", args.config.display())))?;
     let mut progress = ProgressReport::new(job.side_channel.clone(), job.is_chief());
-    let (threshold, workers) = (config.eval.threshold, config.data.workers);
-    let metrics = evaluate::evaluate(&network, &dataset, threshold, workers, &job, 0, &mut |p| progress.show(p))?;
+    let settings = evaluate::Settings::of(&config, 0);
+    let metrics = evaluate::evaluate(&network, &dataset, &settings, &job, &mut |p| progress.show(p))?;
     let Some(metrics) = metrics else { return job.leave(Exit::Preempted, 0) };
     progress.clear();
     if job.is_chief() {
+        metrics.notes().iter().for_each(|note| tracing::warn!("{note}"));
         let json = serde_json::to_string_pretty(&metrics).unwrap_or_default();
         print(&format!("{json}\n"));
         if let Some(out) = &args.json {

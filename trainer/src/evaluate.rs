@@ -3,11 +3,12 @@
 use crate::Error;
 use crate::data::Batch;
 use crate::job::Job;
-use crate::metrics::{Metrics, SampleScore, WIRE, pool};
-use crate::network::Network;
+use crate::metrics::{self, Evaluation, RECORD_WIRE, Record, SampleScore};
+use crate::network::{Network, Output};
 use collectives::Label;
 use data_shards::augment::Augment;
 use data_shards::{Dataset, Loader, LoaderSettings, Request};
+use protocol::config::Config;
 use protocol::message::Progress;
 use std::sync::Arc;
 use tch::{Kind, Tensor};
@@ -16,6 +17,29 @@ use tch::{Kind, Tensor};
 /// a slow rank from being taken for a dead one at the end.
 const ROUND: usize = 8;
 
+/// How to evaluate.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How records become metrics.
+    pub metrics: metrics::Settings,
+    /// Threads that decode.
+    pub workers: usize,
+    /// The step that errors name.
+    pub step: u64,
+}
+
+impl Settings {
+    /// What the configuration asks for.
+    pub fn of(config: &Config, step: u64) -> Settings {
+        let metrics = metrics::Settings {
+            threshold: config.eval.threshold,
+            patient_slices: config.eval.patient_slices,
+            ..metrics::Settings::default()
+        };
+        Settings { metrics, workers: config.data.workers, step }
+    }
+}
+
 /// Metrics of `dataset` under `network`: rank r takes samples r, r + world size, …; every rank gets the
 /// result. `None` where a rank was asked to stop before the end.
 ///
@@ -23,37 +47,52 @@ const ROUND: usize = 8;
 pub fn evaluate(
     network: &Network,
     dataset: &Arc<Dataset>,
-    threshold: f64,
-    workers: usize,
+    settings: &Settings,
     job: &Job,
-    step: u64,
     show: &mut dyn FnMut(Progress),
-) -> Result<Option<Metrics>, Error> {
+) -> Result<Option<Evaluation>, Error> {
     let rounds = dataset.len().div_ceil(job.place.world_size).div_ceil(ROUND);
     let mine = (job.place.rank.0..dataset.len()).step_by(job.place.world_size);
     let total = mine.len() as u64;
     let requests = mine.map(|i| Request { index: i as u32, epoch: 0 });
-    let settings = LoaderSettings { seed: 0, augment: Augment::NONE, workers, queue: 2 * workers.max(1) };
-    let mut scores = Vec::new();
-    let mut loader = Loader::new(dataset.clone(), requests, settings);
+    let workers = settings.workers;
+    let loading = LoaderSettings { seed: 0, augment: Augment::NONE, workers, queue: 2 * workers.max(1) };
+    let mut records = Vec::new();
+    let mut loader = Loader::new(dataset.clone(), requests, loading);
     let geometry = dataset.geometry();
     for _ in 0..rounds {
         for sample in loader.by_ref().take(ROUND) {
-            let batch = Batch::stack(&[sample?], (geometry.height, geometry.width), job.device);
-            scores.push(score(network, &batch, threshold)?);
-            show(Progress { phase: "eval".into(), done: scores.len() as u64, total, ..Progress::default() });
+            let batch = Batch::stack(&[sample?], (geometry.height, geometry.width), job.device)?;
+            records.push(record(network, &batch, dataset, settings.metrics.threshold));
+            show(Progress { phase: "eval".into(), done: records.len() as u64, total, ..Progress::default() });
         }
-        if job.collective.any(job.asked_to_stop(), Label::new(step, "evaluation round"))? {
+        if job.collective.any(job.asked_to_stop(), Label::new(settings.step, "evaluation round"))? {
             return Ok(None);
         }
     }
-    gather(scores, job, step).map(Some)
+    let records = gather(&records, job, settings.step)?;
+    Ok(Some(metrics::summarize(records, &settings.metrics)))
 }
 
-fn score(network: &Network, batch: &Batch, threshold: f64) -> Result<SampleScore, Error> {
-    let logits = tch::no_grad(|| network.logits(&batch.images));
-    let prediction = logits.select(1, 0).sigmoid().to_kind(Kind::Float);
-    Ok(score_map(batch.indices[0] as u64, &prediction, &batch.masks, threshold))
+fn record(network: &Network, batch: &Batch, dataset: &Dataset, threshold: f64) -> Record {
+    let index = batch.indices[0];
+    let base = Record {
+        index: index as u64,
+        patient: dataset.patient_of(index).map(|p| p as u64),
+        segmentation: None,
+        label: dataset.label_of(index),
+        probability: None,
+    };
+    match tch::no_grad(|| network.forward(&batch.input)) {
+        Output::Maps(logits) => {
+            let prediction = logits.select(1, 0).sigmoid().to_kind(Kind::Float);
+            Record { segmentation: Some(score_map(index as u64, &prediction, &batch.masks, threshold)), ..base }
+        }
+        Output::Classes { logits, .. } => {
+            let probability = logits.softmax(1, Kind::Float).double_value(&[0, 1]);
+            Record { probability: Some(probability), ..base }
+        }
+    }
 }
 
 /// The score of one probability map `(1, H, W)` against its mask, 0 or 1, of the same shape.
@@ -77,12 +116,12 @@ pub fn score_map(index: u64, prediction: &Tensor, mask: &Tensor, threshold: f64)
     }
 }
 
-fn gather(scores: Vec<SampleScore>, job: &Job, step: u64) -> Result<Metrics, Error> {
-    let bytes = scores.iter().flat_map(|s| s.to_wire()).flat_map(f64::to_le_bytes).collect();
+fn gather(records: &[Record], job: &Job, step: u64) -> Result<Vec<Record>, Error> {
+    let bytes = records.iter().flat_map(Record::to_wire).flat_map(f64::to_le_bytes).collect();
     let all = job.collective.all_gather(bytes, Label::new(step, "gather evaluation"))?;
     let numbers: Vec<f64> = all.iter().flat_map(|b| b.chunks_exact(8)).map(le_f64).collect();
-    let (scores, _) = numbers.as_chunks::<WIRE>();
-    Ok(pool(scores.iter().map(|w| SampleScore::from_wire(*w)).collect()))
+    let (records, _) = numbers.as_chunks::<RECORD_WIRE>();
+    Ok(records.iter().map(|w| Record::from_wire(*w)).collect())
 }
 
 /// A float64 of 8 little-endian bytes.

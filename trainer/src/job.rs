@@ -14,6 +14,7 @@ use std::time::Duration;
 use tch::Device;
 
 /// What a worker is and has.
+#[derive(Clone)]
 pub struct Job {
     /// Rank, world size and the like.
     pub place: Place,

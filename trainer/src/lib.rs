@@ -5,11 +5,13 @@
 //! [`monitor`] and [`checkpoint`]. [`train`] puts them together.
 
 pub mod checkpoint;
+pub mod convert;
 pub mod data;
 pub mod ddp;
 mod error;
 pub mod evaluate;
 mod files;
+pub mod initial;
 pub mod inspect;
 pub mod job;
 pub mod loss;

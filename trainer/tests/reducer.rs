@@ -1,8 +1,10 @@
 //! The reducer on one rank: what it must see, say and never do.
 
 use collectives::{Alone, Collective, Error, Label, Pending};
-use jcs::ddp::{self, Layout, Limits, Reducer};
+use jcs::ddp::{self, Layout, Limits, Reducer, Settings};
 use jcs::model::{Init, Store};
+use jcs::optim::Optimizer;
+use protocol::config::Optim;
 use std::sync::{Arc, Mutex};
 use tch::{Device, Kind, Tensor};
 use torch_ext::DeviceBuffer;
@@ -59,7 +61,17 @@ const ONE_EACH: Limits = Limits { first: 1, rest: 1 };
 
 fn reducer(store: &Store, overlap: bool) -> (Reducer, Arc<Noting>) {
     let notes = Arc::new(Noting::default());
-    (Reducer::new(notes.clone(), store, None, ONE_EACH, overlap).unwrap(), notes)
+    (with(notes.clone(), store, None, overlap).unwrap(), notes)
+}
+
+fn with(
+    collective: Arc<dyn Collective>,
+    store: &Store,
+    layout: Option<Layout>,
+    overlap: bool,
+) -> Result<Reducer, ddp::Error> {
+    let settings = Settings { layout, limits: ONE_EACH, overlap };
+    Reducer::new(collective, store, Optimizer::new(&Optim::default()), settings)
 }
 
 fn sent(notes: &Noting) -> Vec<usize> {
@@ -88,7 +100,7 @@ fn buckets_leave_in_the_order_of_their_index_whatever_order_they_fill_in() {
     let notes = Arc::new(Noting::default());
     *notes.watched.lock().unwrap() = [&a, &b, &c].map(Tensor::shallow_clone).into();
     let layout = Layout { buckets: vec![vec![0], vec![1], vec![2]], settled: true };
-    let mut r = Reducer::new(notes.clone(), &store, Some(layout), ONE_EACH, true).unwrap();
+    let mut r = with(notes.clone(), &store, Some(layout), true).unwrap();
     r.backward(&((&a * 2.0 + &b) * &c).sum(Kind::Float), 5, true).unwrap();
     // Each with its gradient complete: none leaves before it is full.
     assert_eq!(*notes.sent.lock().unwrap(), [(0, 2.0), (1, 1.0), (2, 3.0)]);
@@ -134,11 +146,11 @@ fn settling_moves_the_buckets_but_no_value() {
     assert_eq!(r.flats.layout().buckets, [vec![2], vec![1], vec![0]]);
     r.backward(&((&b * 2.0 + &a) * &c).sum(Kind::Float), 0, true).unwrap();
     r.finish(1).unwrap();
-    r.flats.set_moments_of(0, &a.detach(), &(a.detach() * 2.0));
+    r.flats.set_state_of(0, &[&a.detach(), &(a.detach() * 2.0)]);
     r.settle(1).unwrap();
     assert!(r.flats.layout().settled);
     assert_eq!(a.double_value(&[7]), 7.0);
-    assert_eq!(r.flats.moments_of(0).1.double_value(&[7]), 14.0);
+    assert_eq!(r.flats.state_of(0)[1].double_value(&[7]), 14.0);
     let settled = r.flats.layout().clone();
     r.flats.zero_gradients();
     r.backward(&((&b * 2.0 + &a) * &c).sum(Kind::Float), 1, true).unwrap();
@@ -151,6 +163,6 @@ fn settling_moves_the_buckets_but_no_value() {
 fn a_layout_of_another_network_is_refused() {
     let (store, _) = store();
     let layout = Layout { buckets: vec![vec![0], vec![7]], settled: true };
-    let error = Reducer::new(Arc::new(Alone), &store, Some(layout), ONE_EACH, true).err().unwrap();
+    let error = with(Arc::new(Alone), &store, Some(layout), true).err().unwrap();
     assert!(error.to_string().contains("does not fit the network"), "{error}");
 }

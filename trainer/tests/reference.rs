@@ -1,10 +1,10 @@
 //! The network, its loss and its training against what the official implementation computes
 //! (`tests/reference/`: float32 on a CPU, weights and inputs made by the fill below with seed 1).
 
-use jcs::ddp::{Limits, Reducer};
+use jcs::ddp::{Limits, Reducer, Settings};
 use jcs::loss::segmentation;
 use jcs::model::{Cls, Joint, Norms, Shape, Single, Store};
-use jcs::optim::{Adam, AdamSettings, learning_rate};
+use jcs::optim::{Optimizer, learning_rate};
 use jcs::weights;
 use protocol::config::{Loss, Optim};
 use std::collections::HashMap;
@@ -199,9 +199,9 @@ fn train_four_steps() {
     let theirs = Vec::<f64>::try_from(&r["losses"]).unwrap();
     let (store, single) = network(Single::new);
     let limits = Limits { first: 1 << 20, rest: 25 << 20 };
-    let mut reducer = Reducer::new(Arc::new(collectives::Alone), &store, None, limits, true).unwrap();
     let optim = Optim { warmup_steps: 0, ..Optim::default() };
-    let adam = Adam::new(AdamSettings::from(&optim));
+    let settings = Settings { layout: None, limits, overlap: true };
+    let mut reducer = Reducer::new(Arc::new(collectives::Alone), &store, Optimizer::new(&optim), settings).unwrap();
     for (k, theirs) in theirs.iter().enumerate() {
         let input = image(&format!("step{k}.input"), &r_shape());
         let mask = mask(&format!("step{k}.mask"), [2, 64, 96]);
@@ -211,7 +211,7 @@ fn train_four_steps() {
         reducer.flats.zero_gradients();
         reducer.backward(&(loss * 2.0), k as u64, true).unwrap();
         reducer.finish(2).unwrap();
-        reducer.flats.update(&adam, learning_rate(&optim, k as u64, 4), k as u64 + 1);
+        reducer.flats.update(learning_rate(&optim, k as u64, 4, 1), k as u64 + 1);
         reducer.settle(k as u64 + 1).unwrap();
     }
     for (name, theirs) in r.iter().filter(|(name, _)| *name != "losses") {

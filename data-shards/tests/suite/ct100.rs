@@ -13,7 +13,7 @@ fn ct100_loads() {
         eprintln!("SKIPPED ct100_loads: {} is absent", folder.display());
         return;
     }
-    let dataset = Dataset::open(&folder.join("train.txt"), None, Geometry::imagenet(192, 192)).unwrap();
+    let dataset = Dataset::open(&crate::of(&folder.join("train.txt")), Geometry::imagenet(192, 192)).unwrap();
     assert_eq!(dataset.len(), 79);
     dataset.check_masks().unwrap();
     let lesions = (0..8).map(|index| dataset.load(index, 0, 0, &Augment::OFFICIAL).unwrap()).filter(|sample| {

@@ -18,8 +18,8 @@ fn crlf_blank_lines_and_a_byte_order_mark() {
     let entries = list::read(&list, None).unwrap();
     assert_eq!(entries.len(), 2);
     assert_eq!(entries[0].image, folder.path().join("a.png"));
-    assert_eq!(entries[0].mask, folder.path().join("am.png"));
-    assert_eq!((entries[1].mask.as_path(), entries[1].line), (Path::new("/abs/bm.png"), 4));
+    assert_eq!(entries[0].mask, Some(folder.path().join("am.png")));
+    assert_eq!((entries[1].mask.as_deref(), entries[1].line), (Some(Path::new("/abs/bm.png")), 4));
     let elsewhere = list::read(&list, Some(Path::new("/data"))).unwrap();
     assert_eq!(elsewhere[1].image, Path::new("/data/sub/b.png"));
 }
@@ -52,7 +52,7 @@ fn all_offending_lines_in_one_message() {
     fs::write(folder.path().join("cut.png"), b"\x89PNG\r\n\x1a\n").unwrap();
     let mut text = "i0.png m0.png\ni0.png wide.png\ngone.png m0.png\ncut.png m0.png\n".to_owned();
     text += &"i0.png lost.png\n".repeat(9);
-    let error = Dataset::open(&list_of(folder.path(), &text), None, crate::plain(4, 4)).unwrap_err().to_string();
+    let error = Dataset::open(&crate::of(&list_of(folder.path(), &text)), crate::plain(4, 4)).unwrap_err().to_string();
     let lines: Vec<&str> = error.lines().collect();
     assert!(lines[0].contains("12 of 13 entries"), "{error}");
     assert!(lines[1].contains("list.txt:2: ") && lines[1].contains("wide.png") && lines[1].contains("9x6"), "{error}");
@@ -65,7 +65,7 @@ fn all_offending_lines_in_one_message() {
 fn masks_with_other_values_than_255() {
     let folder = tempfile::tempdir().unwrap();
     let list = crate::small_set(folder.path(), 3);
-    let open = || Dataset::open(&list, None, crate::plain(4, 4)).unwrap();
+    let open = || Dataset::open(&crate::of(&list), crate::plain(4, 4)).unwrap();
     open().check_masks().unwrap();
     for at in 0..3 {
         let value = u8::from(at > 0);
@@ -84,7 +84,7 @@ fn the_fingerprint_is_of_the_list_as_written() {
     let [here, there] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let prints = [&here, &there].map(|folder| {
         let list = crate::small_set(folder.path(), 2);
-        Dataset::open(&list, None, crate::plain(4, 4)).unwrap().fingerprint()
+        Dataset::open(&crate::of(&list), crate::plain(4, 4)).unwrap().fingerprint()
     });
     // printf 'i0.png m0.png\ni1.png m1.png\n' | sha256sum
     assert_eq!(prints[0], "afbf1f643d2730bbe1e952033e2014472f388cedffdc9caa1d930f07f399560e");

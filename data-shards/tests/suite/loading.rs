@@ -19,7 +19,7 @@ fn a_sample_is_normalised_planes() {
     let folder = tempfile::tempdir().unwrap();
     let list = crate::small_set(folder.path(), 2);
     let geometry = Geometry::imagenet(6, 8);
-    let dataset = Dataset::open(&list, None, geometry).unwrap();
+    let dataset = Dataset::open(&crate::of(&list), geometry).unwrap();
     let sample = dataset.load(1, 0, 0, &Augment::NONE).unwrap();
     assert_eq!((sample.image.len(), sample.mask.len(), sample.source_size), (3 * 48, 48, (6, 8)));
     for (at, value) in sample.image.iter().enumerate() {
@@ -35,7 +35,7 @@ fn a_sample_is_normalised_planes() {
 #[test]
 fn flips_turn_image_and_mask_alike() {
     let folder = tempfile::tempdir().unwrap();
-    let dataset = Dataset::open(&crate::small_set(folder.path(), 1), None, crate::plain(6, 8)).unwrap();
+    let dataset = Dataset::open(&crate::of(&crate::small_set(folder.path(), 1)), crate::plain(6, 8)).unwrap();
     let plain = dataset.load(0, 0, 0, &Augment::NONE).unwrap();
     let both = Augment { flip_vertical: 1.0, flip_horizontal: 1.0, ..Augment::NONE };
     let turned = dataset.load(0, 0, 0, &both).unwrap();
@@ -49,7 +49,7 @@ fn flips_turn_image_and_mask_alike() {
 #[test]
 fn brightness_and_contrast_stay_within_bounds() {
     let folder = tempfile::tempdir().unwrap();
-    let dataset = Dataset::open(&crate::small_set(folder.path(), 1), None, crate::plain(6, 8)).unwrap();
+    let dataset = Dataset::open(&crate::of(&crate::small_set(folder.path(), 1)), crate::plain(6, 8)).unwrap();
     let wild = Augment { brightness: 3.0, contrast: 3.0, ..Augment::NONE };
     for epoch in 0..20 {
         let sample = dataset.load(0, epoch, 0, &wild).unwrap();
@@ -60,7 +60,7 @@ fn brightness_and_contrast_stay_within_bounds() {
 #[test]
 fn the_order_and_the_bytes_do_not_depend_on_the_threads() {
     let folder = tempfile::tempdir().unwrap();
-    let dataset = Arc::new(Dataset::open(&crate::small_set(folder.path(), 7), None, crate::plain(5, 9)).unwrap());
+    let dataset = Arc::new(Dataset::open(&crate::of(&crate::small_set(folder.path(), 7)), crate::plain(5, 9)).unwrap());
     let runs = [0, 1, 3].map(|workers| {
         Loader::new(Arc::clone(&dataset), requests(), settings(workers)).map(Result::unwrap).collect::<Vec<_>>()
     });
@@ -72,7 +72,7 @@ fn the_order_and_the_bytes_do_not_depend_on_the_threads() {
 #[test]
 fn a_bad_sample_is_an_error_in_its_place_and_the_rest_goes_on() {
     let folder = tempfile::tempdir().unwrap();
-    let dataset = Arc::new(Dataset::open(&crate::small_set(folder.path(), 3), None, crate::plain(5, 9)).unwrap());
+    let dataset = Arc::new(Dataset::open(&crate::of(&crate::small_set(folder.path(), 3)), crate::plain(5, 9)).unwrap());
     std::fs::write(folder.path().join("i1.png"), "gone bad").unwrap();
     let asked = [0, 1, 2, 99].map(|index| Request { index, epoch: 0 });
     let answers: Vec<_> = Loader::new(dataset, asked.into_iter(), settings(2)).collect();
@@ -85,7 +85,7 @@ fn a_bad_sample_is_an_error_in_its_place_and_the_rest_goes_on() {
 #[test]
 fn dropping_a_loader_ends_it() {
     let folder = tempfile::tempdir().unwrap();
-    let dataset = Arc::new(Dataset::open(&crate::small_set(folder.path(), 2), None, crate::plain(5, 9)).unwrap());
+    let dataset = Arc::new(Dataset::open(&crate::of(&crate::small_set(folder.path(), 2)), crate::plain(5, 9)).unwrap());
     let endless = (0..).map(|epoch| Request { index: 1, epoch });
     for taken in 0..5 {
         let mut loader = Loader::new(Arc::clone(&dataset), endless.clone(), settings(3));

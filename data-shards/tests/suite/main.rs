@@ -4,13 +4,18 @@ mod ct100;
 mod decoding;
 mod lists;
 mod loading;
+mod mat;
+mod mat_damage;
+mod mat_files;
+mod mat_scipy;
 mod phantoms;
 mod pure;
 mod resampling;
+mod tables;
 
 use std::path::{Path, PathBuf};
 
-use data_shards::Geometry;
+use data_shards::{Fit, Geometry, Source};
 
 /// A gray PNG of this size with these pixels.
 fn png(path: &Path, width: u32, height: u32, pixels: &[u8]) -> PathBuf {
@@ -20,7 +25,12 @@ fn png(path: &Path, width: u32, height: u32, pixels: &[u8]) -> PathBuf {
 
 /// No normalisation: what is loaded are the 0..1 values.
 fn plain(height: usize, width: usize) -> Geometry {
-    Geometry { height, width, mean: [0.0; 3], std: [1.0; 3] }
+    Geometry { height, width, mean: [0.0; 3], std: [1.0; 3], fit: Fit::Stretch }
+}
+
+/// All samples of a list, whose paths count from its folder.
+fn of(list: &Path) -> Source {
+    Source { list: list.to_owned(), ..Source::default() }
 }
 
 /// A list of `count` 8 x 6 images whose pixels tell them apart, with masks.

@@ -73,7 +73,7 @@ fn lists_are_split_by_patient_with_both_classes_on_both_sides() {
     let labels = fs::read_to_string(out.join("labels.csv")).unwrap();
     let geometry = Geometry::imagenet(32, 32);
     let sides = ["train.txt", "eval.txt"].map(|list| {
-        let dataset = Dataset::open(&out.join(list), None, geometry).unwrap();
+        let dataset = Dataset::open(&crate::of(&out.join(list)), geometry).unwrap();
         dataset.check_masks().unwrap();
         let text = fs::read_to_string(out.join(list)).unwrap();
         let of = |line: &str| labels.lines().find(|label| line.starts_with(label.split(',').next().unwrap())).unwrap();

@@ -1,6 +1,6 @@
 //! How a global batch is divided, with the arithmetic shown where it cannot be.
 
-use super::{Config, ConfigError, GlobalBatch};
+use super::{Config, ConfigError, GlobalBatch, Norm};
 use crate::config::error::Place;
 
 /// The batches of a job on a given number of workers.
@@ -51,6 +51,14 @@ impl Config {
                 global / micro,
                 micro * world_size,
                 global / micro
+            ));
+        }
+        let count = global / micro;
+        if self.model.norm() == Norm::Sync && !count.is_multiple_of(world_size) {
+            return error(format!(
+                "{global} samples are {count} micro-batches of {micro} for {world_size} workers, but model.norm = sync needs as \
+                 many on each; train.global_batch={} works, or model.norm=batch",
+                count.next_multiple_of(world_size) * micro
             ));
         }
         Ok(Batches { global, micro })

@@ -1,6 +1,6 @@
 //! Which values are in range and go together. Pure.
 
-use super::{Augment, AugmentTable, Config, GlobalBatch};
+use super::{Augment, AugmentTable, Config, GlobalBatch, Metric, ModelKind, Norm};
 use std::ops::RangeInclusive;
 
 /// Channel multipliers that make sense.
@@ -18,8 +18,8 @@ pub(super) fn first_problem(c: &Config) -> Option<(&'static str, String)> {
         rule(WIDTHS.contains(&c.model.width), "model.width", || {
             format!("{} is not from {} to {}", c.model.width, WIDTHS.start(), WIDTHS.end())
         }),
-        rule(!c.data.train.as_os_str().is_empty(), "data.train", || {
-            "is not given: name a list file, `image mask` a line".into()
+        rule(!c.data.train.as_os_str().is_empty() || !c.train.stages.is_empty(), "data.train", || {
+            "is not given: name a list file, `image mask` a line, or a table `file,label,patient_id,mask`".into()
         }),
         rule(SIDES.contains(&h) && SIDES.contains(&w), "data.size", || {
             format!("{h} × {w} pixels: both sides must be from {} to {}", SIDES.start(), SIDES.end())
@@ -51,12 +51,48 @@ pub(super) fn first_problem(c: &Config) -> Option<(&'static str, String)> {
         rule(not_negative(c.loss.bce), "loss.bce", || "must not be negative".into()),
         rule(not_negative(c.loss.dice), "loss.dice", || "must not be negative".into()),
         rule(c.loss.bce + c.loss.dice > 0.0, "loss.bce", || "and loss.dice are both 0: nothing to learn".into()),
+        rule(positive(c.loss.cross_entropy), "loss.cross_entropy", || "must be above 0".into()),
+        rule(not_negative(c.loss.pixel), "loss.pixel", || "must not be negative".into()),
+        rule(not_negative(c.mix.alpha), "mix.alpha", || "must not be negative".into()),
+        rule(c.mix.alpha == 0.0 || c.model.kind == ModelKind::Cls, "mix.alpha", || {
+            "mixes images for the classifier only: model.kind=cls, or 0".into()
+        }),
+        rule(c.mix.alpha == 0.0 || c.train.micro_batch > 1, "mix.alpha", || {
+            "mixes pairs within a micro-batch, which needs at least 2 samples: train.micro_batch=2".into()
+        }),
+        rule(c.model.kind != ModelKind::Cls || h == w, "data.size", || {
+            format!("{h} × {w}: the classifier takes square images, as in data.size={w}")
+        }),
+        rule(several_values(c), "train.micro_batch", || {
+            "norms that learn need more than one value a channel: a larger micro-batch or data.size, or model.norm=frozen"
+                .into()
+        }),
+        rule((0.0..1.0).contains(&c.optim.momentum), "optim.momentum", || "must be in [0, 1)".into()),
+        rule(c.optim.step_epochs > 0, "optim.step_epochs", || "must be at least 1".into()),
+        rule(positive(c.optim.step_factor), "optim.step_factor", || "must be above 0".into()),
+        rule(c.optim.groups.values().all(|f| not_negative(*f)), "optim.groups", || {
+            "holds a factor that is negative or no number".into()
+        }),
+        rule(c.data.fold().is_none_or(is_fold), "data.fold", || {
+            format!(
+                "{} is no fold: expected K/N with 1 <= K <= N and N from 2 to 1000, as in 1/5",
+                c.data.fold().unwrap_or("")
+            )
+        }),
+        rule(c.data.fold().is_none() || c.data.eval.as_os_str().is_empty(), "data.fold", || {
+            "takes the evaluation samples from data.train: leave data.eval out".into()
+        }),
         rule(share(c.eval.threshold), "eval.threshold", || "must be in [0, 1]".into()),
         rule(positive(c.comm.bucket_mb), "comm.bucket_mb", || "must be above 0".into()),
         rule(positive(c.comm.first_bucket_mb), "comm.first_bucket_mb", || "must be above 0".into()),
         rule(positive(c.comm.timeout_s) && c.comm.timeout_s <= 86400.0, "comm.timeout_s", || {
             "must be above 0 and at most 86400".into()
         }),
+        rule(
+            matches!(c.metric(), Metric::Auroc | Metric::Accuracy) == (c.model.kind == ModelKind::Cls),
+            "checkpoint.metric",
+            || format!("{:?} is no metric of model.kind = {}", c.metric(), c.model.kind.name()),
+        ),
         rule(c.checkpoint.keep_last > 0, "checkpoint.keep_last", || {
             "must be at least 1, or there is nothing to resume from".into()
         }),
@@ -65,6 +101,19 @@ pub(super) fn first_problem(c: &Config) -> Option<(&'static str, String)> {
         Augment::Table(table) => augment_problem(table),
         Augment::Switch(_) => None,
     })
+}
+
+/// Whether the coarsest feature, at 1/32 of the input, has a variance in every micro-batch, where one is taken.
+fn several_values(c: &Config) -> bool {
+    let (h, w) = c.data.size.height_width();
+    let coarsest = h.div_ceil(32) * w.div_ceil(32);
+    c.model.norm() == Norm::Frozen || c.model.kind == ModelKind::Single || c.train.micro_batch * coarsest > 1
+}
+
+/// Whether this is a fold, `K/N`.
+fn is_fold(text: &str) -> bool {
+    let numbers = text.split_once('/').map(|(k, n)| (k.parse::<usize>(), n.parse::<usize>()));
+    matches!(numbers, Some((Ok(k), Ok(n))) if (2..=1000).contains(&n) && (1..=n).contains(&k))
 }
 
 fn augment_problem(a: &AugmentTable) -> Option<(&'static str, String)> {

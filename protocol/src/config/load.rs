@@ -8,7 +8,17 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 /// Keys whose values are paths: relative ones count from the place that they stand in.
-const PATHS: [&str; 5] = ["run.dir", "model.init", "data.train", "data.eval", "data.root"];
+const PATHS: [&str; 9] = [
+    "run.dir",
+    "model.init",
+    "model.init_vgg",
+    "model.init_res2net",
+    "model.init_cls",
+    "data.train",
+    "data.eval",
+    "data.root",
+    "data.labels",
+];
 
 /// Reads `file`, applies `overrides` (`KEY=VALUE`, where VALUE is TOML if it parses, else a string),
 /// and returns the validated configuration with its paths resolved.
@@ -18,6 +28,7 @@ pub fn load(file: &Path, overrides: &[String]) -> Result<Config, ConfigError> {
     if config.run.dir.as_os_str().is_empty() {
         config.run.dir = Path::new("runs").join(file.file_stem().unwrap_or_default());
     }
+    super::stages::resolve_beside(&mut config);
     Ok(config)
 }
 
@@ -146,6 +157,10 @@ impl<'a> Known<'a> {
     }
 
     fn first_unknown(&self, schema: &'a Json, table: &Table, prefix: &str) -> Option<String> {
+        if schema["additionalProperties"].is_object() {
+            // Names of the user's own.
+            return None;
+        }
         let properties = self.properties(schema)?;
         table.iter().find_map(|(name, value)| {
             let key = format!("{prefix}{name}");
@@ -180,11 +195,18 @@ fn resolve_paths(table: &mut Table, sources: &Sources<'_>) {
     for key in PATHS {
         let Some((section, name)) = key.split_once('.') else { continue };
         let Some(Value::String(path)) = table.get_mut(section).and_then(|s| s.get_mut(name)) else { continue };
-        if path.is_empty() {
+        if path.is_empty() || path.starts_with(super::stages::BESIDE) {
             continue;
         }
         let resolved: PathBuf = sources.place(key).folder().join(&*path);
         *path = resolved.to_string_lossy().into_owned();
+    }
+    let folder = sources.place("train.stages").folder().to_owned();
+    let stages = table.get_mut("train").and_then(|t| t.get_mut("stages")).and_then(Value::as_array_mut);
+    for stage in stages.into_iter().flatten() {
+        if let Value::String(path) = stage {
+            *path = folder.join(&*path).to_string_lossy().into_owned();
+        }
     }
 }
 

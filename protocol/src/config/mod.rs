@@ -9,12 +9,14 @@ mod check;
 mod error;
 mod load;
 mod schema;
+mod stages;
 
 pub use batches::Batches;
 pub use check::{SIDES, WIDTHS};
 pub use error::ConfigError;
 pub use load::{load, parse};
 pub use schema::*;
+pub use stages::Stage;
 
 impl Config {
     /// The JSON schema of the configuration file, as committed in `configs/schema.json`.

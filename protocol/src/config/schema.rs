@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// The whole configuration. Every key has a default.
@@ -21,6 +22,8 @@ pub struct Config {
     pub optim: Optim,
     /// Weights of the loss terms.
     pub loss: Loss,
+    /// Mixing of images (classifier).
+    pub mix: Mix,
     /// Evaluation.
     pub eval: Eval,
     /// Communication between the workers.
@@ -74,15 +77,24 @@ pub enum Resume {
     Never,
 }
 
-/// `[model]`
+/// `[model]`. In `init` and its kin `@NAME` is the run NAME beside this one: `runs/NAME`, or an earlier stage of a pipeline.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 #[schemars(deny_unknown_fields)]
 pub struct Model {
     /// The network.
     pub kind: ModelKind,
-    /// Weights to start from, `.safetensors`; left out: random (He-normal convolutions).
+    /// Weights to start from: a run, a checkpoint or a file; left out: random (He-normal convolutions).
     pub init: Option<PathBuf>,
+    /// Weights of the VGG-16 encoder alone (`single`, `joint`): of ImageNet, or of a trained `single` (then of all that the
+    /// two networks share).
+    pub init_vgg: Option<PathBuf>,
+    /// Weights of the Res2Net-101 encoder alone (`joint`, `cls`), of ImageNet.
+    pub init_res2net: Option<PathBuf>,
+    /// A trained classifier whose Res2Net-101 the encoder starts from (`joint`).
+    pub init_cls: Option<PathBuf>,
+    /// Batch norms; left out: `sync` for `cls`, `frozen` for the others.
+    pub norm: Option<Norm>,
     /// Channel multiplier, for small machines and tests.
     pub width: f64,
 }
@@ -96,17 +108,20 @@ pub enum ModelKind {
     Single,
     /// JCS: the segmentation branch, fused with the classifier's encoder.
     Joint,
+    /// The classification branch of JCS.
+    Cls,
 }
 
 impl ModelKind {
     /// All of them.
-    const ALL: [ModelKind; 2] = [ModelKind::Single, ModelKind::Joint];
+    const ALL: [ModelKind; 3] = [ModelKind::Single, ModelKind::Joint, ModelKind::Cls];
 
     /// Its name in the configuration and in weights files.
     pub fn name(self) -> &'static str {
         match self {
             ModelKind::Single => "single",
             ModelKind::Joint => "joint",
+            ModelKind::Cls => "cls",
         }
     }
 
@@ -116,17 +131,43 @@ impl ModelKind {
     }
 }
 
+/// Values of `model.norm`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Norm {
+    /// As in the official networks: encoders have frozen norms, the fusion keeps its running statistics.
+    Frozen,
+    /// All norms learn, from the statistics of each worker's micro-batch.
+    Batch,
+    /// All norms learn, from the statistics of the micro-batches of all workers together.
+    Sync,
+}
+
+impl Model {
+    /// What `norm` means for this kind.
+    pub fn norm(&self) -> Norm {
+        self.norm.unwrap_or(if self.kind == ModelKind::Cls { Norm::Sync } else { Norm::Frozen })
+    }
+}
+
 /// `[data]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 #[schemars(deny_unknown_fields)]
 pub struct Data {
-    /// List file of the training samples, `image mask` a line.
+    /// The training samples: a list file, `image mask` a line, or a table (`.csv`) with the columns `file`, `label` (1 =
+    /// COVID-19, else 0), `patient_id` and `mask`, as far as they are known.
     pub train: PathBuf,
-    /// List file of the evaluation samples.
+    /// The evaluation samples, likewise.
     pub eval: PathBuf,
-    /// Folder that the list files' paths count from; left out: each list file's own.
+    /// Folder that the lists' paths count from; left out: each list's own.
     pub root: Option<PathBuf>,
+    /// A table that adds label and patient to the images of the lists; left out: `labels.csv` beside each list.
+    pub labels: Option<PathBuf>,
+    /// `K/N`: the samples of `train` are divided into N folds by patient; fold K is for evaluation, the others for training.
+    pub fold: Option<String>,
+    /// What the samples are.
+    pub input: Input,
     /// Height and width that the network sees, in pixels; a single number is both.
     pub size: Size,
     /// Random changes of the training samples.
@@ -135,6 +176,25 @@ pub struct Data {
     pub shuffle: bool,
     /// Threads that decode, for each worker; 0 decodes in the training thread.
     pub workers: usize,
+}
+
+impl Data {
+    /// The fold; none where it is left out or empty.
+    pub fn fold(&self) -> Option<&str> {
+        self.fold.as_deref().filter(|fold| !fold.is_empty())
+    }
+}
+
+/// Values of `data.input`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Input {
+    /// PNG and JPEG images.
+    #[default]
+    Images,
+    /// MATLAB files with the first stages' features, `vgg_feats` and `res2net_feats`, as the public COVID-CS release has
+    /// them. Of the augmentation only flips apply.
+    Features,
 }
 
 /// Value of `data.size`.
@@ -203,6 +263,10 @@ pub struct Train {
     pub channels_last: bool,
     /// Scale the gradient down to this norm where it is larger; left out: never.
     pub clip_grad_norm: Option<f64>,
+    /// A pipeline: configurations that are trained one after the other, each in a folder of the run directory that has
+    /// the name of its file. A pipeline has no other keys but `[run]`; settings on the command line go to all stages.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<PathBuf>,
 }
 
 /// Value of `train.global_batch`: a number, or `auto` = micro-batch × workers at the first start.
@@ -249,12 +313,21 @@ pub struct Optim {
     pub betas: [f64; 2],
     /// Added to the denominator.
     pub eps: f64,
+    /// Momentum of `sgd`.
+    pub momentum: f64,
     /// How the rate falls.
     pub schedule: Schedule,
     /// Steps at the start in which the rate rises linearly, in place of the schedule.
     pub warmup_steps: u64,
     /// Share of the rate at which the warm-up starts.
     pub warmup_from: f64,
+    /// Epochs after which the schedule `step` lowers the rate, again and again.
+    pub step_epochs: u64,
+    /// Factor by which it does.
+    pub step_factor: f64,
+    /// Factors of the rate for parts of the network, by the beginning of their tensors' names: `vgg16 = 0.1`. The longest
+    /// beginning that fits counts; 0 keeps a part as it is.
+    pub groups: BTreeMap<String, f64>,
 }
 
 /// Values of `optim.name`.
@@ -266,6 +339,8 @@ pub enum OptimName {
     Adam,
     /// Adam with decoupled weight decay, as `torch.optim.AdamW`.
     Adamw,
+    /// Stochastic gradient descent with momentum, as `torch.optim.SGD`.
+    Sgd,
 }
 
 /// Values of `optim.schedule`; `it` counts steps from 0 to `max`.
@@ -277,11 +352,14 @@ pub enum Schedule {
     Poly,
     /// `lr · (1 + cos(π · it/max)) / 2`
     Cosine,
+    /// `lr · step_factor^⌊epoch / step_epochs⌋`
+    Step,
     /// `lr`
     Constant,
 }
 
-/// `[loss]`: the segmentation loss is `bce · BCE + dice · (1 − Dice)`, summed over the five maps.
+/// `[loss]`: the segmentation loss is `bce · BCE + dice · (1 − Dice)`, summed over the five maps; the classifier's is
+/// `cross_entropy · CE + pixel · BCE of the attention map`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 #[schemars(deny_unknown_fields)]
@@ -292,6 +370,21 @@ pub struct Loss {
     pub dice: f64,
     /// Over what the sums of the Dice term run.
     pub dice_over: DiceOver,
+    /// Weight of the classifier's cross-entropy.
+    pub cross_entropy: f64,
+    /// Weight of the supervision of the classifier's attention by the lesion masks, where there are some.
+    pub pixel: f64,
+    /// Weigh the classes so that both count alike, however many training samples they have.
+    pub balance: bool,
+}
+
+/// `[mix]`: pairs of training samples are mixed, `λ · a + (1 − λ) · b`, images and labels (Zhang et al., ICLR 2018).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(deny_unknown_fields)]
+pub struct Mix {
+    /// λ is drawn from Beta(alpha, alpha) for each micro-batch; 0: nothing is mixed.
+    pub alpha: f64,
 }
 
 /// Values of `loss.dice_over`.
@@ -312,8 +405,10 @@ pub enum DiceOver {
 pub struct Eval {
     /// Evaluate after every so many epochs, and at the end; 0: only at the end.
     pub every_epochs: u64,
-    /// Probability from which a pixel counts as lesion.
+    /// Probability from which a pixel counts as lesion, or a slice as COVID-19.
     pub threshold: f64,
+    /// A patient is positive with more positive slices than this.
+    pub patient_slices: u64,
 }
 
 /// `[comm]`
@@ -357,21 +452,32 @@ pub struct Checkpoint {
     pub keep_last: usize,
     /// Whether the best one by `metric` is kept, too.
     pub keep_best: bool,
-    /// The metric of the evaluation that decides what is best.
-    pub metric: Metric,
+    /// The metric of the evaluation that decides what is best; left out: `auroc` for `cls`, `dice` for the others.
+    pub metric: Option<Metric>,
 }
 
 /// Values of `checkpoint.metric`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
     /// Pooled Dice; higher is better.
-    #[default]
     Dice,
     /// Official IoU; higher is better.
     Iou,
     /// Mean absolute error; lower is better.
     Mae,
+    /// Area under the ROC curve, by slice; higher is better.
+    Auroc,
+    /// Share of the slices that are classified rightly; higher is better.
+    Accuracy,
+}
+
+impl Config {
+    /// What `checkpoint.metric` means for this kind of network.
+    pub fn metric(&self) -> Metric {
+        let by_kind = if self.model.kind == ModelKind::Cls { Metric::Auroc } else { Metric::Dice };
+        self.checkpoint.metric.unwrap_or(by_kind)
+    }
 }
 
 /// `[monitor]`
@@ -391,7 +497,15 @@ impl Default for Run {
 
 impl Default for Model {
     fn default() -> Self {
-        Model { kind: ModelKind::Single, init: None, width: 1.0 }
+        Model {
+            kind: ModelKind::Single,
+            init: None,
+            init_vgg: None,
+            init_res2net: None,
+            init_cls: None,
+            norm: None,
+            width: 1.0,
+        }
     }
 }
 
@@ -401,6 +515,9 @@ impl Default for Data {
             train: PathBuf::new(),
             eval: PathBuf::new(),
             root: None,
+            labels: None,
+            fold: None,
+            input: Input::Images,
             size: Size::Square(512),
             augment: Augment::Switch(true),
             shuffle: true,
@@ -419,6 +536,7 @@ impl Default for Train {
             precision: Precision::Fp32,
             channels_last: false,
             clip_grad_norm: None,
+            stages: Vec::new(),
         }
     }
 }
@@ -431,22 +549,26 @@ impl Default for Optim {
             weight_decay: 1e-4,
             betas: [0.9, 0.999],
             eps: 1e-8,
+            momentum: 0.9,
             schedule: Schedule::Poly,
             warmup_steps: 200,
             warmup_from: 0.1,
+            step_epochs: 30,
+            step_factor: 0.1,
+            groups: BTreeMap::new(),
         }
     }
 }
 
 impl Default for Loss {
     fn default() -> Self {
-        Loss { bce: 1.0, dice: 1.0, dice_over: DiceOver::Batch }
+        Loss { bce: 1.0, dice: 1.0, dice_over: DiceOver::Batch, cross_entropy: 1.0, pixel: 0.0, balance: true }
     }
 }
 
 impl Default for Eval {
     fn default() -> Self {
-        Eval { every_epochs: 1, threshold: 0.5 }
+        Eval { every_epochs: 1, threshold: 0.5, patient_slices: 18 }
     }
 }
 
@@ -458,7 +580,7 @@ impl Default for Comm {
 
 impl Default for Checkpoint {
     fn default() -> Self {
-        Checkpoint { every_steps: 0, every_epochs: 1, keep_last: 2, keep_best: true, metric: Metric::Dice }
+        Checkpoint { every_steps: 0, every_epochs: 1, keep_last: 2, keep_best: true, metric: None }
     }
 }
 

@@ -1,9 +1,9 @@
-//! Weights, gradients and moments of all parameters, in flat buffers that follow a [`Layout`].
+//! Weights, gradients and optimizer state of all parameters, in flat buffers that follow a [`Layout`].
 
 use super::Error;
 use super::layout::{Layout, Parameter};
 use crate::model::Store;
-use crate::optim::{Adam, Moments};
+use crate::optim::{Optimizer, Part};
 use collectives::{Collective, Label};
 use tch::{Device, Kind, Tensor};
 use torch_ext::DeviceBuffer;
@@ -13,7 +13,10 @@ use torch_ext::DeviceBuffer;
 struct Bucket {
     values: Tensor,
     gradient: Tensor,
-    moments: Moments,
+    /// One for each of [`Optimizer::slots`].
+    slots: Vec<Tensor>,
+    /// Factor of the rate of each element; none where all are 1.
+    rates: Option<Tensor>,
     offsets: Vec<usize>,
 }
 
@@ -25,17 +28,18 @@ pub struct Flats {
     /// The leaves of autograd, by parameter index.
     leaves: Vec<Tensor>,
     layout: Layout,
+    optimizer: Optimizer,
     buckets: Vec<Bucket>,
 }
 
 impl Flats {
     /// Moves the trainable tensors of `store` into buffers of this layout.
-    pub fn new(store: &Store, layout: Layout) -> Result<Flats, Error> {
+    pub fn new(store: &Store, layout: Layout, optimizer: Optimizer) -> Result<Flats, Error> {
         let parameters = describe(store);
         let leaves = store.trainable().map(|e| e.tensor.shallow_clone()).collect();
         layout.check(parameters.len()).map_err(Error::Layout)?;
-        let mut flats = Flats { parameters, leaves, layout, buckets: Vec::new() };
-        flats.buckets = flats.build(|flats, p| flats.leaves[p].detach(), |_, _| None);
+        let mut flats = Flats { parameters, leaves, layout, optimizer, buckets: Vec::new() };
+        flats.buckets = flats.build(|_| None);
         flats.attach()?;
         Ok(flats)
     }
@@ -43,35 +47,40 @@ impl Flats {
     /// Moves everything into buffers of another layout; no value changes.
     pub fn rearrange(&mut self, layout: Layout) -> Result<(), Error> {
         layout.check(self.parameters.len()).map_err(Error::Layout)?;
-        let moments: Vec<(Tensor, Tensor)> = (0..self.parameters.len()).map(|p| self.moments_of(p)).collect();
+        let state: Vec<Vec<Tensor>> = (0..self.parameters.len()).map(|p| self.state_of(p)).collect();
         self.layout = layout;
-        self.buckets = self.build(
-            |flats, p| flats.leaves[p].detach(),
-            |_, p| Some((moments[p].0.shallow_clone(), moments[p].1.shallow_clone())),
-        );
+        self.buckets = self.build(|p| Some(&state[p]));
         self.attach()
     }
 
-    fn build(
-        &self,
-        value: impl Fn(&Flats, usize) -> Tensor,
-        moments: impl Fn(&Flats, usize) -> Option<(Tensor, Tensor)>,
-    ) -> Vec<Bucket> {
+    /// Buckets with the weights as they are, and the optimizer's state of each parameter where there is one.
+    fn build<'a>(&self, state: impl Fn(usize) -> Option<&'a Vec<Tensor>>) -> Vec<Bucket> {
         let device = self.leaves.first().map_or(Device::Cpu, Tensor::device);
         let bucket = |b: usize| {
             let (offsets, length) = self.layout.offsets(b, &self.parameters);
             let zeros = || Tensor::zeros([length as i64], (Kind::Float, device));
-            let (values, mean, square) = (zeros(), zeros(), zeros());
+            let (values, slots) = (zeros(), self.optimizer.slots().iter().map(|_| zeros()).collect::<Vec<_>>());
             for (&p, &offset) in self.layout.buckets[b].iter().zip(&offsets) {
-                self.view(&values, p, offset).copy_(&value(self, p));
-                if let Some((m, s)) = moments(self, p) {
-                    self.view(&mean, p, offset).copy_(&m);
-                    self.view(&square, p, offset).copy_(&s);
+                self.view(&values, p, offset).copy_(&self.leaves[p].detach());
+                for (slot, state) in slots.iter().zip(state(p).into_iter().flatten()) {
+                    self.view(slot, p, offset).copy_(state);
                 }
             }
-            Bucket { values, gradient: zeros(), moments: Moments { mean, square }, offsets }
+            Bucket { rates: self.rates(b, &offsets, zeros()), values, gradient: zeros(), slots, offsets }
         };
         tch::no_grad(|| (0..self.layout.buckets.len()).map(bucket).collect())
+    }
+
+    fn rates(&self, b: usize, offsets: &[usize], flat: Tensor) -> Option<Tensor> {
+        let members = &self.layout.buckets[b];
+        let factor = |p: usize| self.optimizer.factor(&self.parameters[p].name);
+        if members.iter().all(|&p| factor(p) == 1.0) {
+            return None;
+        }
+        for (&p, &offset) in members.iter().zip(offsets) {
+            let _ = self.view(&flat, p, offset).fill_(factor(p));
+        }
+        Some(flat)
     }
 
     /// Makes each parameter's data and gradient views into its bucket.
@@ -100,28 +109,30 @@ impl Flats {
         unreachable!("Layout::check holds for every layout of Flats")
     }
 
-    /// First and second moment of a parameter, copied.
-    pub fn moments_of(&self, p: usize) -> (Tensor, Tensor) {
-        let (b, offset) = self.place(p);
-        let moments = &self.buckets[b].moments;
-        (self.view(&moments.mean, p, offset).copy(), self.view(&moments.square, p, offset).copy())
+    /// Names of the optimizer's state, in the order of [`Self::state_of`].
+    pub fn slots(&self) -> &'static [&'static str] {
+        self.optimizer.slots()
     }
 
-    /// Sets the moments of a parameter; both of its shape.
-    pub fn set_moments_of(&mut self, p: usize, mean: &Tensor, square: &Tensor) {
+    /// The optimizer's state of a parameter, copied.
+    pub fn state_of(&self, p: usize) -> Vec<Tensor> {
         let (b, offset) = self.place(p);
-        let moments = &self.buckets[b].moments;
-        self.view(&moments.mean, p, offset).copy_(mean);
-        self.view(&moments.square, p, offset).copy_(square);
+        self.buckets[b].slots.iter().map(|slot| self.view(slot, p, offset).copy()).collect()
     }
 
-    /// Gives every rank the moments of rank 0.
-    pub fn broadcast_moments(&self, collective: &dyn Collective) -> Result<(), Error> {
+    /// Sets the optimizer's state of a parameter; all tensors of its shape.
+    pub fn set_state_of(&mut self, p: usize, state: &[&Tensor]) {
+        let (b, offset) = self.place(p);
+        for (slot, state) in self.buckets[b].slots.iter().zip(state) {
+            self.view(slot, p, offset).copy_(state);
+        }
+    }
+
+    /// Gives every rank the optimizer's state of rank 0.
+    pub fn broadcast_state(&self, collective: &dyn Collective) -> Result<(), Error> {
         let label = Label::new(0, "optimizer broadcast");
-        for b in &self.buckets {
-            for moments in [&b.moments.mean, &b.moments.square] {
-                collective.broadcast(DeviceBuffer::new(moments)?, 0, label)?;
-            }
+        for slot in self.buckets.iter().flat_map(|b| &b.slots) {
+            collective.broadcast(DeviceBuffer::new(slot)?, 0, label)?;
         }
         Ok(())
     }
@@ -172,9 +183,10 @@ impl Flats {
     }
 
     /// One update of all weights; `step` counts from 1.
-    pub fn update(&mut self, adam: &Adam, lr: f64, step: u64) {
+    pub fn update(&mut self, lr: f64, step: u64) {
         for b in &mut self.buckets {
-            adam.update(&mut b.values, &mut b.gradient, &mut b.moments, lr, step);
+            let Bucket { values, gradient, slots, rates, .. } = b;
+            self.optimizer.update(Part { values, gradient, slots, rates: rates.as_ref() }, lr, step);
         }
     }
 }

@@ -15,7 +15,7 @@ mod sum;
 pub use agree::{Difference, broadcast_weights, describe_parameters, same_everywhere};
 pub use flats::Flats;
 pub use layout::{Layout, Limits, Parameter};
-pub use reducer::{Reducer, StepTimes};
+pub use reducer::{Reducer, Settings, StepTimes};
 pub use sum::SharedSum;
 
 /// What can go wrong in a data-parallel step.

@@ -4,6 +4,7 @@ use super::Error;
 use super::flats::{Flats, describe};
 use super::layout::{Layout, Limits};
 use crate::model::Store;
+use crate::optim::Optimizer;
 use collectives::{Collective, Label, Pending, Span};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -34,6 +35,17 @@ pub struct Reducer {
     overlap: bool,
     pass: Arc<Mutex<Pass>>,
     backward_span: (Instant, Instant),
+}
+
+/// How gradients are gathered and sent.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The buckets of the checkpoint that the run goes on from.
+    pub layout: Option<Layout>,
+    /// Sizes of new ones.
+    pub limits: Limits,
+    /// Whether buckets leave while the backward pass still runs.
+    pub overlap: bool,
 }
 
 /// What the gradient hooks of a backward pass share.
@@ -80,17 +92,16 @@ impl Pass {
 }
 
 impl Reducer {
-    /// Moves the trainable tensors of `store` into buckets, by `layout` where a checkpoint holds one,
-    /// and watches their gradients.
+    /// Moves the trainable tensors of `store` into buckets, and watches their gradients.
     pub fn new(
         collective: Arc<dyn Collective>,
         store: &Store,
-        layout: Option<Layout>,
-        limits: Limits,
-        overlap: bool,
+        optimizer: Optimizer,
+        settings: Settings,
     ) -> Result<Reducer, Error> {
+        let Settings { layout, limits, overlap } = settings;
         let layout = layout.unwrap_or_else(|| Layout::guess(&describe(store), limits));
-        let flats = Flats::new(store, layout)?;
+        let flats = Flats::new(store, layout, optimizer)?;
         let pass = Arc::new(Mutex::new(Pass {
             collective: collective.clone(),
             step: 0,

@@ -49,12 +49,17 @@ impl Cls {
         ClsOutput { logits: self.fc.forward(&pooled), layer4 }
     }
 
+    /// The last layer's activations, weighted by what they mean for COVID-19 (`fc.weight[1]`): `(N, H/32, W/32)`.
+    pub fn activation(&self, output: &ClsOutput) -> Tensor {
+        let weights = self.fc.row(COVID).view([1, -1, 1, 1]);
+        (&output.layer4 * weights).sum_dim_intlist([1i64].as_slice(), false, None::<Kind>)
+    }
+
     /// Grad-CAM (Selvaraju et al., ICCV 2017) of the logit of COVID-19 on the last layer, `(N, H/32, W/32)`, not
     /// scaled. The gradient of the logit is the same at every place, `fc.weight[1] / (H·W)`, for what
     /// follows the layer is linear; no backward pass is needed.
     pub fn grad_cam(&self, output: &ClsOutput) -> Tensor {
         let size = output.layer4.size();
-        let gradient = self.fc.row(COVID) / (size[2] * size[3]) as f64;
-        (&output.layer4 * gradient.view([1, -1, 1, 1])).sum_dim_intlist([1i64].as_slice(), false, None::<Kind>).relu()
+        (self.activation(output) / (size[2] * size[3]) as f64).relu()
     }
 }

@@ -138,7 +138,7 @@ impl Linear {
 }
 
 /// `x` resized to height and width of `size`, bilinear, `align_corners = false`.
-pub(crate) fn bilinear(x: &Tensor, size: (i64, i64)) -> Tensor {
+pub fn bilinear(x: &Tensor, size: (i64, i64)) -> Tensor {
     if height_width(x) == size {
         return x.shallow_clone();
     }

@@ -18,6 +18,7 @@ mod vgg;
 
 pub use cls::{Cls, ClsOutput};
 pub use joint::Joint;
+pub use layers::bilinear;
 pub use norm::{BatchNorm, Group, Norms, Statistics};
 pub use single::Single;
 pub use store::{Entry, Init, Scope, Store};

@@ -4,7 +4,7 @@ mod overlay;
 mod report;
 
 use crate::error::Error;
-use crate::network::{Description, Network};
+use crate::network::{Description, Input, Network, Output};
 use crate::{checkpoint, files, weights};
 use data_shards::decode::Rgb;
 use serde::{Deserialize, Serialize};
@@ -58,6 +58,10 @@ pub fn predict(request: &Request<'_>, show: &mut dyn FnMut(u64, u64)) -> Result<
     let (network, description) = Network::from_weights(&weights::read(&file)?, request.device)?;
     if !description.assumed.is_empty() {
         tracing::warn!("{} does not say, so assumed: {}", file.display(), description.assumed.join(", "));
+    }
+    if description.from_features {
+        let problem = "was trained on features and takes no images: use jcs eval";
+        return Err(Error::Usage(format!("{} {problem}", file.display())));
     }
     std::fs::create_dir_all(request.out).map_err(|source| Error::Output { file: request.out.into(), source })?;
     let mine: Vec<_> = inputs.iter().skip(request.part.0).step_by(request.part.1).collect();
@@ -128,7 +132,13 @@ fn predict_one(
     let (pixels, original) = data_shards::load_image(input, &description.geometry())?;
     let (h, w) = description.size;
     let image = Tensor::from_slice(&pixels).view([1, 3, h as i64, w as i64]).to_device(request.device);
-    let logits = tch::no_grad(|| network.logits(&image)).to_kind(Kind::Float);
+    let Output::Maps(logits) = tch::no_grad(|| network.forward(&Input::Images(image.shallow_clone()))) else {
+        return Err(Error::Usage(format!(
+            "{} holds a classifier: name segmentation weights",
+            request.weights.display()
+        )));
+    };
+    let logits = logits.to_kind(Kind::Float);
     let output = logits.sigmoid();
     let probability = at_size_of(&output, &original);
     let dir = request.out.join(folder);

@@ -6,9 +6,10 @@ use protocol::config::Config;
 use serde_json::Value;
 
 /// Keys that define what is trained; a run cannot go on with others. Lists are compared by what they hold.
-const FIXED: [&str; 12] = [
+const FIXED: [&str; 14] = [
     "run.seed",
     "model",
+    "data.input",
     "data.size",
     "data.augment",
     "data.shuffle",
@@ -18,6 +19,7 @@ const FIXED: [&str; 12] = [
     "train.clip_grad_norm",
     "optim",
     "loss",
+    "mix",
     "train.global_batch",
 ];
 
@@ -27,9 +29,12 @@ pub(super) fn check(config: &Config, state: &State, train: &DataState, eval: Opt
         return Ok(());
     }
     let now = serde_json::to_value(config).unwrap_or_default();
+    // Keys that the version of the checkpoint did not know have their defaults.
+    let then = serde_json::from_value::<Config>(state.config.clone()).and_then(serde_json::to_value);
+    let then = then.unwrap_or_else(|_| state.config.clone());
     let mut differences = Vec::new();
     for key in FIXED {
-        compare(key, at(&state.config, key), at(&now, key), state, &mut differences);
+        compare(key, at(&then, key), at(&now, key), state, &mut differences);
     }
     compare_lists("data.train", Some(&state.data), Some(train), &mut differences);
     // A checkpoint without evaluation says nothing of the list; one may be added later.
@@ -65,13 +70,16 @@ fn compare(key: &str, old: &Value, new: &Value, state: &State, out: &mut Vec<Str
             for (name, value) in new {
                 compare(&format!("{key}.{name}"), old.get(name).unwrap_or(&Value::Null), value, state, out);
             }
+            for (name, value) in old.iter().filter(|(name, _)| !new.contains_key(*name)) {
+                compare(&format!("{key}.{name}"), value, &Value::Null, state, out);
+            }
         }
         // `auto` was fixed at the first start: to name that number changes nothing, and `auto` keeps it.
         (_, new) if key == "train.global_batch" && (new == "auto" || *new == state.global_batch) => {}
         (_, new) if key == "train.global_batch" => {
             out.push(format!("{key} = {} in the checkpoint, {new} now", state.global_batch));
         }
-        (Value::String(old), Value::String(new)) if key == "model.init" && same_file(old, new) => {}
+        (Value::String(old), Value::String(new)) if key.starts_with("model.init") && same_file(old, new) => {}
         (old, new) if old != new => out.push(format!("{key} = {old} in the checkpoint, {new} now")),
         _ => {}
     }

@@ -7,11 +7,13 @@ mod save;
 mod session;
 mod step;
 
-use crate::Error;
 use crate::job::Job;
+use crate::{Error, files};
 use protocol::Exit;
-use protocol::config::Config;
+use protocol::config::{Config, Stage};
+use serde_json::Map;
 use session::Session;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Optimizer steps that this process has finished; for the report of a failure.
@@ -22,11 +24,12 @@ pub fn steps_done() -> u64 {
     STEPS_DONE.load(Ordering::Relaxed)
 }
 
-/// Trains as `config` says, going on from the newest checkpoint where there is one.
-pub fn train(config: Config, job: Job) -> Result<Exit, Error> {
-    let mut session = Session::open(config, job)?;
+/// Trains as `config` says, going on from the newest checkpoint where there is one. The caller then leaves the job.
+pub fn train(config: Config, job: &Job) -> Result<Exit, Error> {
+    let mut session = Session::open(config, job.clone())?;
     if session.is_finished() {
-        return session.leave_finished();
+        session.say_finished();
+        return Ok(Exit::Done);
     }
     STEPS_DONE.store(session.step, Ordering::Relaxed);
     session.announce()?;
@@ -46,3 +49,32 @@ pub fn train(config: Config, job: Job) -> Result<Exit, Error> {
         }
     }
 }
+
+/// Trains the stages of a pipeline one after the other; those that are finished say so. `run` is the pipeline's
+/// run directory.
+pub fn pipeline(stages: Vec<Stage>, run: &Path, job: &Job) -> Result<Exit, Error> {
+    let mut summaries = Map::new();
+    for (i, Stage { name, config, .. }) in stages.into_iter().enumerate() {
+        if job.is_chief() {
+            tracing::info!("stage {}: {name}", i + 1);
+        }
+        let summary = config.run.dir.join(SUMMARY);
+        let exit = train(config, job)?;
+        if job.is_chief() {
+            let text = std::fs::read(&summary).unwrap_or_default();
+            summaries.insert(name, serde_json::from_slice(&text).unwrap_or_default());
+            let status = if exit == Exit::Done { "finished" } else { "preempted" };
+            let all = serde_json::json!({ "status": status, "stages": &summaries });
+            let file = run.join(SUMMARY);
+            let text = serde_json::to_vec_pretty(&all).unwrap_or_default();
+            files::replace(&file, &text).map_err(|source| Error::Write { file, source })?;
+        }
+        if exit != Exit::Done {
+            return Ok(exit);
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// How a run ended, in its directory.
+const SUMMARY: &str = "summary.json";

@@ -11,9 +11,7 @@ use data_shards::Dataset;
 use protocol::config::{Config, Resume};
 use std::path::{Path, PathBuf};
 
-/// Prefixes and names in `optimizer.safetensors`.
-pub(super) const MEAN: &str = "exp_avg.";
-pub(super) const SQUARE: &str = "exp_avg_sq.";
+/// Name in `optimizer.safetensors`; the others are `SLOT.PARAMETER`.
 pub(super) const GENERATOR: &str = "generator";
 
 /// Where training begins.
@@ -87,7 +85,7 @@ fn find_here(config: &Config) -> Result<Option<checkpoint::Found>, Error> {
     }
 }
 
-/// Loads weights, moments and generator state of a checkpoint.
+/// Loads weights, optimizer and generator state of a checkpoint.
 pub(super) fn load_tensors(folder: &Path, store: &Store, flats: &mut Flats) -> Result<(), Error> {
     weights::load_into(store, &weights::read(&folder.join(checkpoint::MODEL))?)?;
     let optimizer = weights::read(&folder.join(checkpoint::OPTIMIZER))?;
@@ -99,8 +97,9 @@ pub(super) fn load_tensors(folder: &Path, store: &Store, flats: &mut Flats) -> R
     };
     for p in 0..flats.parameters().len() {
         let name = flats.parameters()[p].name.clone();
-        let (mean, square) = (find(&format!("{MEAN}{name}"))?, find(&format!("{SQUARE}{name}"))?);
-        flats.set_moments_of(p, mean, square);
+        let slots = flats.slots().iter().map(|slot| find(&format!("{slot}.{name}")));
+        let state = slots.collect::<Result<Vec<_>, _>>()?;
+        flats.set_state_of(p, &state);
     }
     torch_ext::set_generator_state(find(GENERATOR)?)?;
     Ok(())

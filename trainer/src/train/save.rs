@@ -63,13 +63,12 @@ impl Session {
         Ok(Contents { step: self.step, model, optimizer, state })
     }
 
-    /// Moments by parameter name, so that they do not depend on the buckets, and the generator's state.
+    /// The optimizer's state by parameter name, so that they do not depend on the buckets, and the generator's state.
     fn optimizer_tensors(&self) -> Result<Vec<(String, Tensor)>, Error> {
         let mut tensors = Vec::new();
         for (p, parameter) in self.flats().parameters().iter().enumerate() {
-            let (mean, square) = self.flats().moments_of(p);
-            tensors.push((format!("{}{}", resume::MEAN, parameter.name), mean));
-            tensors.push((format!("{}{}", resume::SQUARE, parameter.name), square));
+            let names = self.flats().slots().iter().map(|slot| format!("{slot}.{}", parameter.name));
+            tensors.extend(names.zip(self.flats().state_of(p)));
         }
         tensors.push((resume::GENERATOR.into(), torch_ext::generator_state()?));
         Ok(tensors)

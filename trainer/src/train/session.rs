@@ -2,17 +2,18 @@
 
 use super::lock::RunLock;
 use super::resume::{self, Start};
-use crate::data::{self, BatchStream, Plan};
-use crate::ddp::{self, Flats, Limits, Reducer};
+use crate::data::{self, BatchStream, Plan, Split};
+use crate::ddp::{self, Flats, Limits, Reducer, SharedSum};
 use crate::job::Job;
-use crate::metrics::Metrics;
+use crate::metrics::Evaluation;
+use crate::model::Group;
 use crate::monitor::{Monitor, ProgressReport};
 use crate::network::{Description, Network};
-use crate::optim::{Adam, AdamSettings};
-use crate::{Error, checkpoint, evaluate, files, weights};
+use crate::optim::Optimizer;
+use crate::{Error, checkpoint, evaluate, files, initial};
 use data_shards::Dataset;
 use protocol::Exit;
-use protocol::config::{Batches, Config, GlobalBatch, Metric};
+use protocol::config::{Batches, Config, GlobalBatch, Metric, Norm};
 use protocol::message::Progress;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -30,7 +31,10 @@ pub(super) struct Session {
     pub(super) plan: Plan,
     pub(super) stream: BatchStream,
     pub(super) reducer: Reducer,
-    pub(super) adam: Adam,
+    /// Sums inside passes, for synchronised norms.
+    pub(super) sums: Option<Arc<SharedSum>>,
+    /// Weight of each class in the loss.
+    pub(super) balance: [f64; 2],
     pub(super) monitor: Monitor,
     pub(super) progress: ProgressReport,
     /// Optimizer steps done.
@@ -43,7 +47,7 @@ pub(super) struct Session {
     /// Holds the run directory for this process (rank 0).
     _lock: Option<RunLock>,
     pub(super) best: Option<checkpoint::Best>,
-    pub(super) last_eval: Option<(u64, Metrics)>,
+    pub(super) last_eval: Option<(u64, Evaluation)>,
     pub(super) last_loss: f64,
 }
 
@@ -51,19 +55,23 @@ impl Session {
     /// Checks everything that can be checked before the first step, and goes to where training begins.
     pub(super) fn open(config: Config, job: Job) -> Result<Session, Error> {
         let description = Description::of(&config);
-        let train_set = Arc::new(data::open(&config.data.train, &config, &description)?);
-        let eval_set = open_eval(&config, &description)?;
+        let train_set = data::open(Split::Train, &config, &description)?.map(Arc::new);
+        let train_set = train_set.ok_or_else(|| Error::Usage("data.train is not given".into()))?;
+        let eval_set = data::open(Split::Eval, &config, &description)?.map(Arc::new);
         let lock = prepare_run_directory(&config, &job)?;
         let start = resume::find(&config, &job, &train_set, eval_set.as_deref())?;
         let fixed = start.state.as_ref().map(|s| s.global_batch);
         let batches = config.plan_batches(job.place.world_size, fixed)?;
         let plan = Plan::new(train_set.len(), &config, batches, &job.place)?;
         let max_steps = config.train.max_steps.unwrap_or(config.train.epochs * plan.steps_per_epoch());
-        let mut network = Network::random(&description, job.device, config.run.seed);
-        if let (None, Some(init)) = (&start.state, &config.model.init) {
-            weights::load_into(&network.store, &weights::read(&checkpoint::resolve_weights(init)?)?)?;
+        let sums = shared_sums(&config, &job);
+        let group = sums.clone().map(|sums| sums as Arc<dyn Group>);
+        let mut network = Network::random(&description, job.device, config.run.seed, group);
+        if start.state.is_none() && job.is_chief() {
+            // The others get the same by the broadcast.
+            initial::load(&config.model, &network.store)?;
         }
-        for name in network.freeze_unused(&config.loss)? {
+        for name in network.freeze_unused(&description, &config.loss)? {
             tracing::warn!("parameter '{name}' is frozen: the configured loss does not depend on it");
         }
         ddp::same_everywhere(&*job.collective, "its parameters", &ddp::describe_parameters(&network.store))?;
@@ -74,6 +82,7 @@ impl Session {
             true => Monitor::open(&config.run.dir, step, config.monitor.tensorboard)?,
             false => Monitor::silent(),
         };
+        let balance = if config.loss.balance { data::class_balance(&train_set) } else { [1.0; 2] };
         let progress = ProgressReport::new(job.side_channel.clone(), job.is_chief());
         let mut session = Session {
             description,
@@ -83,7 +92,8 @@ impl Session {
             plan,
             stream,
             reducer,
-            adam: Adam::new(AdamSettings::from(&config.optim)),
+            sums,
+            balance,
             monitor,
             progress,
             step,
@@ -109,7 +119,7 @@ impl Session {
         }
         ddp::broadcast_weights(&*self.job.collective, &self.network.store, &self.reducer.flats)?;
         if start.state.is_some() {
-            self.reducer.flats.broadcast_moments(&*self.job.collective)?;
+            self.reducer.flats.broadcast_state(&*self.job.collective)?;
         }
         Ok(())
     }
@@ -124,7 +134,7 @@ impl Session {
     }
 
     /// Says that there is nothing to do.
-    pub(super) fn leave_finished(&self) -> Result<Exit, Error> {
+    pub(super) fn say_finished(&self) {
         if self.job.is_chief() {
             tracing::info!(
                 "{} is finished: step {} of {}; raise train.epochs to go on, or choose another run.dir",
@@ -133,7 +143,6 @@ impl Session {
                 self.max_steps
             );
         }
-        self.job.leave(Exit::Done, self.step)
     }
 
     /// Says what is about to run.
@@ -199,30 +208,21 @@ impl Session {
     pub(super) fn evaluate(&mut self) -> Result<bool, Error> {
         let Some(dataset) = self.eval_set.clone() else { return Ok(true) };
         let progress = &mut self.progress;
-        let metrics = evaluate::evaluate(
-            &self.network,
-            &dataset,
-            self.config.eval.threshold,
-            self.config.data.workers,
-            &self.job,
-            self.step,
-            &mut |p| progress.show(p),
-        )?;
-        let Some(metrics) = metrics else { return Ok(false) };
-        self.last_eval = Some((self.step, metrics));
+        if self.config.model.norm() == Norm::Batch {
+            // Each rank's norms saw batches of their own.
+            ddp::broadcast_weights(&*self.job.collective, &self.network.store, &self.reducer.flats)?;
+        }
+        let settings = evaluate::Settings::of(&self.config, self.step);
+        let evaluation = evaluate::evaluate(&self.network, &dataset, &settings, &self.job, &mut |p| progress.show(p))?;
+        let Some(evaluation) = evaluation else { return Ok(false) };
         self.evaluated = Some(self.step);
-        let mut fields = to_map(&metrics);
+        let mut fields = to_map(&evaluation);
         fields.insert("epoch".into(), json!(self.step / self.plan.steps_per_epoch()));
         if self.job.is_chief() {
-            tracing::info!(
-                "step {}: Dice {:.4} (mean {:.4}), IoU {:.4}, MAE {:.4}",
-                self.step,
-                metrics.dice,
-                metrics.dice_mean,
-                metrics.iou,
-                metrics.mae
-            );
+            tracing::info!("step {}: {}", self.step, evaluation.in_words());
+            evaluation.notes().iter().for_each(|note| tracing::warn!("{note}"));
         }
+        self.last_eval = Some((self.step, evaluation));
         self.monitor.write("eval", self.step, fields)?;
         Ok(true)
     }
@@ -235,25 +235,22 @@ impl Session {
 
     /// The value of `checkpoint.metric` at this step, and whether it is the best so far.
     pub(super) fn improvement(&self) -> Option<checkpoint::Best> {
-        let (step, metrics) = self.last_eval.filter(|(step, _)| *step == self.step)?;
-        let metric = self.config.checkpoint.metric;
-        let (value, better): (f64, fn(f64, f64) -> bool) = match metric {
-            Metric::Dice => (metrics.dice, |a, b| a > b),
-            Metric::Iou => (metrics.iou, |a, b| a > b),
-            Metric::Mae => (metrics.mae, |a, b| a < b),
-        };
+        let (step, evaluation) = self.last_eval.as_ref().filter(|(step, _)| *step == self.step)?;
+        let (step, metric) = (*step, self.config.metric());
+        let value = evaluation.value(metric)?;
+        let better = |a: f64, b: f64| if metric == Metric::Mae { a < b } else { a > b };
         let improves = self.best.is_none_or(|best| best.metric != metric || better(value, best.value));
         (improves && value.is_finite()).then_some(checkpoint::Best { step, metric, value })
     }
 
-    /// The last words: summary, and a farewell to the other ranks.
+    /// The last words.
     pub(super) fn end(&mut self, status: &str, exit: Exit) -> Result<Exit, Error> {
         self.progress.clear();
         if self.job.is_chief() {
             self.write_summary(status)?;
             self.monitor.event(self.step, status, json!({}))?;
         }
-        self.job.leave(exit, self.step)
+        Ok(exit)
     }
 
     fn write_summary(&self, status: &str) -> Result<(), Error> {
@@ -264,20 +261,16 @@ impl Session {
             "epoch": self.step / self.plan.steps_per_epoch(),
             "world_size": self.job.place.world_size,
             "loss": finite(self.last_loss),
-            "eval": self.last_eval.map(|(_, m)| m),
+            "eval": self.last_eval.as_ref().map(|(_, e)| e),
             "best": self.best,
             "checkpoint": self.saved.map(checkpoint::folder_name),
         });
-        let file = self.config.run.dir.join("summary.json");
+        let file = self.config.run.dir.join(super::SUMMARY);
         let text = serde_json::to_vec_pretty(&summary).unwrap_or_default();
         files::replace(&file, &text).map_err(|source| Error::Write { file, source })?;
-        if let (Some((_, m)), true) = (self.last_eval, status == "finished") {
-            tracing::info!(
-                "finished after step {}: Dice {:.4}; everything is in {}",
-                self.step,
-                m.dice,
-                self.config.run.dir.display()
-            );
+        if let (Some((_, e)), true) = (&self.last_eval, status == "finished") {
+            let dir = self.config.run.dir.display();
+            tracing::info!("finished after step {}: {}; everything is in {dir}", self.step, e.in_words());
         } else {
             tracing::info!("{status} after step {}; everything is in {}", self.step, self.config.run.dir.display());
         }
@@ -315,25 +308,20 @@ fn finite(x: f64) -> Value {
     if x.is_finite() { json!(x) } else { Value::Null }
 }
 
-fn to_map(metrics: &Metrics) -> Map<String, Value> {
+fn to_map(metrics: &Evaluation) -> Map<String, Value> {
     match serde_json::to_value(metrics) {
         Ok(Value::Object(map)) => map,
         _ => Map::new(),
     }
 }
 
-fn open_eval(config: &Config, description: &Description) -> Result<Option<Arc<Dataset>>, Error> {
-    if config.data.eval.as_os_str().is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(Arc::new(data::open(&config.data.eval, config, description)?)))
-}
-
 /// Paths that mean the same from any folder.
 fn make_absolute(config: &mut Config) {
-    let paths = [&mut config.run.dir, &mut config.data.train, &mut config.data.eval];
-    let optional = [config.data.root.as_mut(), config.model.init.as_mut()];
-    for path in paths.into_iter().chain(optional.into_iter().flatten()).filter(|p| !p.as_os_str().is_empty()) {
+    let (data, model) = (&mut config.data, &mut config.model);
+    let paths = [&mut config.run.dir, &mut data.train, &mut data.eval];
+    let weights = [&mut model.init, &mut model.init_vgg, &mut model.init_res2net, &mut model.init_cls];
+    let optional = [&mut data.root, &mut data.labels].into_iter().chain(weights).map(Option::as_mut);
+    for path in paths.into_iter().chain(optional.flatten()).filter(|p| !p.as_os_str().is_empty()) {
         if let Ok(absolute) = std::path::absolute(&*path) {
             *path = absolute;
         }
@@ -361,5 +349,19 @@ fn build_reducer(config: &Config, job: &Job, network: &Network, start: &Start) -
     let mb = |x: f64| (x * (1 << 20) as f64) as usize;
     let limits = Limits { first: mb(config.comm.first_bucket_mb), rest: mb(config.comm.bucket_mb) };
     let layout = start.state.as_ref().map(|s| resume::layout(&s.buckets, &network.store)).transpose()?;
-    Ok(Reducer::new(job.collective.clone(), &network.store, layout, limits, config.comm.overlap)?)
+    let optimizer = Optimizer::new(&config.optim);
+    let names: Vec<&str> = network.store.trainable().map(|e| e.name.as_str()).collect();
+    if let Some(group) = optimizer.idle_group(&names) {
+        return Err(Error::Usage(format!(
+            "optim.groups: no parameter that learns has a name that begins with '{group}.'"
+        )));
+    }
+    let settings = ddp::Settings { layout, limits, overlap: config.comm.overlap };
+    Ok(Reducer::new(job.collective.clone(), &network.store, optimizer, settings)?)
+}
+
+/// What synchronised norms sum over.
+fn shared_sums(config: &Config, job: &Job) -> Option<Arc<SharedSum>> {
+    let needed = config.model.norm() == Norm::Sync && job.place.world_size > 1;
+    needed.then(|| Arc::new(SharedSum::new(job.collective.clone())))
 }

@@ -2,10 +2,14 @@
 
 use super::session::Session;
 use crate::Error;
+use crate::data::Batch;
 use crate::ddp::StepTimes;
 use crate::evaluate::le_f64;
+use crate::loss::ClassTargets;
+use crate::network::{Input, Output};
 use crate::{loss, optim};
 use collectives::Label;
+use data_shards::augment::mixing_share;
 use protocol::config::Precision;
 use serde_json::{Map, json};
 use std::time::{Duration, Instant};
@@ -35,8 +39,11 @@ impl Session {
     /// Forward and backward over this worker's micro-batches, the sum over all ranks, one update.
     pub(super) fn train_step(&mut self) -> Result<StepReport, Error> {
         let started = Instant::now();
-        let lr = optim::learning_rate(&self.config.optim, self.step, self.max_steps);
+        let per_epoch = self.plan.steps_per_epoch();
+        let lr = optim::learning_rate(&self.config.optim, self.step, self.max_steps, per_epoch);
+        self.network.set_training(true);
         let mine = self.forward_backward()?;
+        self.network.set_training(false);
         let (loss, stop) = self.meet(&mine.losses)?;
         if !loss.is_finite() {
             return Err(Error::Diverged { step: self.step + 1, what: "loss", value: loss });
@@ -46,7 +53,7 @@ impl Session {
             return Err(Error::Diverged { step: self.step + 1, what: "gradient norm", value: gradient_norm });
         }
         self.step += 1;
-        self.reducer.flats.update(&self.adam, lr, self.step);
+        self.reducer.flats.update(lr, self.step);
         self.reducer.settle(self.step)?;
         self.last_loss = loss;
         Ok(StepReport {
@@ -68,25 +75,59 @@ impl Session {
             let waiting = Instant::now();
             let batch = self.stream.next_batch()?;
             data += waiting.elapsed();
-            let loss = self.loss(&batch.images, &batch.masks)?;
+            let loss = self.loss(self.mixed(batch, i))?;
             losses.push(loss.double_value(&[]));
             // Weighted by samples: the sum over all micro-batches of all ranks is divided by the global batch.
-            self.reducer.backward(&(loss * batch.len() as f64), self.step, i + 1 == count)?;
+            let samples = self.batches.micro as f64;
+            let passed = self.reducer.backward(&(loss * samples), self.step, i + 1 == count);
+            // Where a norm's sum failed, that is the cause of what the pass says.
+            self.sums.as_ref().map_or(Ok(()), |sums| sums.check())?;
+            passed?;
         }
         let times = self.reducer.finish(self.batches.global)?;
         Ok(Mine { losses, data, times })
     }
 
-    fn loss(&self, images: &Tensor, masks: &Tensor) -> Result<Tensor, Error> {
-        let images = match self.config.train.channels_last {
-            true => torch_ext::channels_last(images)?,
-            false => images.shallow_clone(),
+    /// Pairs of the micro-batch mixed, where the configuration asks for it: the first sample with the last, and so on. The
+    /// share is a function of seed, step and micro-batch, whichever worker takes it.
+    fn mixed(&self, batch: Batch, micro_batch: usize) -> Batch {
+        if self.config.mix.alpha == 0.0 {
+            return batch;
+        }
+        let number = (self.plan.first_micro_batch() + micro_batch) as u64;
+        let share = mixing_share(self.config.mix.alpha, self.config.run.seed, self.step, number);
+        let mix = |t: &Tensor| t * share + t.flip([0]) * (1.0 - share);
+        Batch {
+            input: batch.input.map(mix),
+            masks: mix(&batch.masks),
+            // Half a mask is none.
+            has_mask: &batch.has_mask * batch.has_mask.flip([0]),
+            classes: mix(&batch.classes),
+            indices: batch.indices,
+        }
+    }
+
+    fn loss(&self, batch: Batch) -> Result<Tensor, Error> {
+        let input = match (self.config.train.channels_last, batch.input) {
+            (true, Input::Images(images)) => Input::Images(torch_ext::channels_last(&images)?),
+            (_, input) => input,
         };
         let _autocast = match self.config.train.precision {
             Precision::Bf16 => Some(Autocast::bf16(self.job.device)?),
             Precision::Fp32 => None,
         };
-        Ok(loss::segmentation(&self.network.logits(&images), masks, &self.config.loss))
+        if let Some(sums) = &self.sums {
+            sums.set_step(self.step);
+        }
+        let output = self.network.forward(&input);
+        self.sums.as_ref().map_or(Ok(()), |sums| sums.check())?;
+        Ok(match output {
+            Output::Maps(logits) => loss::segmentation(&logits, &batch.masks, &self.config.loss),
+            Output::Classes { logits, activation } => {
+                let targets = ClassTargets { classes: batch.classes, masks: batch.masks, has_mask: batch.has_mask };
+                loss::classification(&logits, &activation, &targets, self.balance, &self.config.loss)
+            }
+        })
     }
 
     /// The mean loss over the global batch, and whether any rank was asked to stop. Losses are added

@@ -1,4 +1,7 @@
-//! Segmentation metrics. Pure.
+//! Segmentation metrics of a split, from what each sample leaves.
+//!
+//! Duty: sums over samples and the metrics that follow from them. Must not: see pixels, or depend on the order in which
+//! the scores come.
 
 use serde::Serialize;
 
@@ -59,20 +62,65 @@ pub struct Metrics {
 pub fn pool(mut scores: Vec<SampleScore>) -> Metrics {
     scores.sort_by_key(|s| s.index);
     scores.dedup_by_key(|s| s.index);
-    let sum = |f: fn(&SampleScore) -> f64| scores.iter().map(f).sum::<f64>();
-    let n = scores.len().max(1) as f64;
-    Metrics {
-        samples: scores.len(),
-        dice: ratio(2.0 * sum(|s| s.both), sum(|s| s.predicted) + sum(|s| s.actual)),
-        dice_mean: sum(SampleScore::dice) / n,
-        iou: sum(|s| s.iou) / n,
-        mae: sum(|s| s.mae) / n,
-    }
+    let mut sums = Sums::default();
+    scores.iter().for_each(|s| sums.add(&Sums::of(s), 1.0));
+    sums.metrics()
 }
 
 /// `a / b`; 1 where both are empty.
 pub fn ratio(a: f64, b: f64) -> f64 {
     if b == 0.0 { 1.0 } else { a / b }
+}
+
+/// Sums over samples. They add up, so that a group of samples can be counted several times without its samples.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sums {
+    samples: f64,
+    both: f64,
+    predicted: f64,
+    actual: f64,
+    dice: f64,
+    iou: f64,
+    mae: f64,
+}
+
+impl Sums {
+    /// Of one sample.
+    pub(super) fn of(s: &SampleScore) -> Sums {
+        let (both, predicted, actual) = (s.both, s.predicted, s.actual);
+        Sums { samples: 1.0, both, predicted, actual, dice: s.dice(), iou: s.iou, mae: s.mae }
+    }
+
+    /// Adds `other`, counted `weight` times.
+    pub(super) fn add(&mut self, other: &Sums, weight: f64) {
+        self.samples += weight * other.samples;
+        self.both += weight * other.both;
+        self.predicted += weight * other.predicted;
+        self.actual += weight * other.actual;
+        self.dice += weight * other.dice;
+        self.iou += weight * other.iou;
+        self.mae += weight * other.mae;
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.samples == 0.0
+    }
+
+    /// Pooled Dice.
+    pub(super) fn dice(&self) -> f64 {
+        ratio(2.0 * self.both, self.predicted + self.actual)
+    }
+
+    pub(super) fn metrics(&self) -> Metrics {
+        let n = self.samples.max(1.0);
+        Metrics {
+            samples: self.samples as usize,
+            dice: self.dice(),
+            dice_mean: self.dice / n,
+            iou: self.iou / n,
+            mae: self.mae / n,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -95,6 +143,12 @@ mod tests {
     #[test]
     fn a_sample_that_two_ranks_scored_counts_once() {
         assert_eq!(pool(vec![score(3, 1.0, 2.0, 2.0); 2]), pool(vec![score(3, 1.0, 2.0, 2.0)]));
+    }
+
+    #[test]
+    fn the_order_of_the_scores_does_not_matter() {
+        let [a, b] = [score(3, 1.0, 2.0, 2.0), score(5, 0.1, 0.7, 0.2)];
+        assert_eq!(pool(vec![b, a, b]), pool(vec![a, b]));
     }
 
     #[test]

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# The long tests: fuzzing of the readers of files from strangers. Each target runs FUZZ_SECONDS (600) on one core,
+# from the seeds in its corpus folder where seeds.py has written some. A finding is left in artifacts/, and fails.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+seconds=${FUZZ_SECONDS:-600}
+version=0.13.2
+tools=$PWD/.deps/tools
+
+if ! "$tools/bin/cargo-fuzz" --version 2>/dev/null | grep -qF "$version"; then
+  echo "soak: building cargo-fuzz $version (once)" >&2
+  CARGO_PROFILE_DEV_DEBUG=0 cargo install --locked --debug --force --version "=$version" --root "$tools" cargo-fuzz
+fi
+
+python=${JCS_TEST_PYTHON:-$PWD/.deps/python/bin/python}
+
+seed() { # SCRIPT FOLDER MODULE: writes the seeds, where there is a Python with the module
+  if "$python" -c "import $3" 2>/dev/null; then
+    "$python" "$1" "$2"
+  else
+    echo "soak: no seeds by $1: no Python with $3 (setup/python.sh makes one)" >&2
+  fi
+}
+
+fuzz() { # FOLDER TARGET
+  echo "soak: fuzzing $1 $2 for $seconds s"
+  # Coverage and sanitizer are unstable options of a stable compiler.
+  (cd "$1" && RUSTC_BOOTSTRAP=1 PATH="$tools/bin:$PATH" cargo fuzz run --fuzz-dir . "$2" -- \
+    -max_total_time="$seconds" -rss_limit_mb=2048 -timeout=20)
+}
+
+seed pth/fuzz/seeds.py pth/fuzz/corpus torch
+seed data-shards/fuzz/seeds.py data-shards/fuzz/corpus/mat scipy
+fuzz pth/fuzz read
+fuzz pth/fuzz unpickle
+fuzz data-shards/fuzz mat
+echo "soak: no finding"

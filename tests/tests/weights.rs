@@ -1,0 +1,119 @@
+//! Weights files: between formats, from PyTorch, and from strangers.
+
+use end_to_end::{Bench, skip, text};
+use std::fs;
+use std::process::Command;
+
+/// A Python with PyTorch, named by `JCS_TEST_PYTHON`.
+fn python(test: &str) -> Option<String> {
+    let found = std::env::var("JCS_TEST_PYTHON")
+        .ok()
+        .filter(|p| Command::new(p).args(["-c", "import torch"]).output().is_ok_and(|o| o.status.success()));
+    if found.is_none() {
+        skip(test, "no Python with PyTorch: run setup/python.sh, or name one by JCS_TEST_PYTHON");
+    }
+    found
+}
+
+fn run_python(bench: &Bench, python: &str, script: &str) {
+    let out = Command::new(python).args(["-c", script]).current_dir(bench.path()).output().unwrap();
+    assert!(out.status.success(), "{}", text(&out));
+}
+
+#[test]
+fn weights_go_to_pytorch_and_back_bit_for_bit() {
+    let bench = Bench::new();
+    bench.train(1, "run", &["train.max_steps=1"]);
+    let convert = |from: &str, to: &str| {
+        let out = bench.run("jcs", &["convert", from, to]);
+        assert!(out.status.success(), "{}", text(&out));
+    };
+    convert("run/checkpoints/step-00000001/model.safetensors", "a.pth");
+    convert("a.pth", "b.safetensors");
+    convert("b.safetensors", "c.pth");
+    let read = |name: &str| fs::read(bench.path().join(name)).unwrap();
+    assert!(read("a.pth") == read("c.pth"), "the second file differs");
+    // Evaluation takes either; what the file does not say is named.
+    let eval = |weights: &str| {
+        let out = bench.run("jcs", &["eval", "small.toml", "--weights", weights, "--json", "e.json"]);
+        (out.status.code(), text(&out))
+    };
+    let (code, said) = eval("a.pth");
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("another network") && said.contains("assumed"), "{said}");
+}
+
+#[test]
+fn pytorchs_own_files_are_read_and_ours_loaded() {
+    let Some(python) = python("pytorchs_own_files_are_read_and_ours_loaded") else { return };
+    let bench = Bench::new();
+    run_python(
+        &bench,
+        &python,
+        "
+import torch
+torch.manual_seed(0)
+base = torch.randn(6, 4)
+state = {'a.weight': base.t()[1:], 'a.half': base.half(), 'a.bf16': base.bfloat16(), 'a.n': torch.tensor(7),
+         'shared': base[2], 'empty': torch.zeros(0, 3), 'flag': torch.tensor([True, False])}
+for zipped in (True, False):
+    name = 'new' if zipped else 'old'
+    torch.save({'epoch': 3, 'state_dict': {'module.' + k: v for k, v in state.items()},
+                'optimizer': {'state': {0: {'step': 1, 'm': base}}}}, name + '.pth', _use_new_zipfile_serialization=zipped)
+torch.save(state, 'state.pt')
+",
+    );
+    for name in ["new", "old"] {
+        for (from, to) in [
+            (format!("{name}.pth"), format!("{name}.safetensors")),
+            (format!("{name}.safetensors"), format!("{name}-back.pth")),
+        ] {
+            let out = bench.run("jcs", &["convert", &from, &to]);
+            assert!(out.status.success(), "{}", text(&out));
+        }
+    }
+    run_python(
+        &bench,
+        &python,
+        "
+import torch
+want = torch.load('state.pt')
+for name in ('new', 'old'):
+    got = torch.load(name + '-back.pth', weights_only=True)
+    assert list(got) == list(want), (list(got), list(want))
+    for k in want:
+        assert got[k].dtype == want[k].dtype and got[k].shape == want[k].shape, k
+        assert torch.equal(got[k], want[k]), k
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        for k, v in want.items():
+            self.register_buffer(k.replace('.', '_'), torch.zeros_like(v))
+net = Net()
+net.load_state_dict({k.replace('.', '_'): v for k, v in got.items()}, strict=True)
+",
+    );
+}
+
+#[test]
+fn files_of_strangers_are_refused_in_one_line() {
+    let bench = Bench::new();
+    let refused = |name: &str, bytes: &[u8], what: &str| {
+        fs::write(bench.path().join(name), bytes).unwrap();
+        let out = bench.run("jcs", &["convert", name, "out.safetensors"]);
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(3), "{name}: {said}");
+        assert_eq!(said.trim_end().lines().count(), 1, "{name}: {said}");
+        assert!(said.contains(what) && said.contains(name), "{name}: {said}");
+        assert!(!bench.path().join("out.safetensors").exists());
+    };
+    // A pickle that would make a file: magic number, version, system info, then `os.system('touch ran')`.
+    let mut pickle = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}.".to_vec();
+    pickle.extend(b"\x80\x02cposix\nsystem\nX\x09\x00\x00\x00touch ran\x85R.");
+    refused("evil.pth", &pickle, "posix.system");
+    assert!(!bench.path().join("ran").exists(), "it was run");
+    refused("cut.pth", &pickle[..20], "");
+    refused("page.pth", b"<!DOCTYPE html><html></html>", "HTML");
+    refused("nothing.pt", b"", "empty");
+    refused("junk.safetensors", b"junk", "");
+}
