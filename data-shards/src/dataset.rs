@@ -56,6 +56,21 @@ impl Geometry {
     pub const fn imagenet(height: usize, width: usize) -> Self {
         Geometry { height, width, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225], fit: Fit::Stretch }
     }
+
+    /// What of an image of this height and width the network sees, in pixels of the image.
+    pub fn view(&self, (height, width): (usize, usize)) -> Rect {
+        match self.fit {
+            Fit::Stretch => Rect::whole(width, height),
+            Fit::CentreCrop | Fit::Features(_) => {
+                let (tall, wide) = thumbnail::size((height, width), (self.height, self.width));
+                let crop = Augment::NONE.draw(0, 0, 0).window((wide, tall), (self.width, self.height));
+                let (x, y) = (|n: usize| n * width / wide, |n: usize| n * height / tall);
+                let (left, top) = (x(crop.left), y(crop.top));
+                let (right, bottom) = (x(crop.left + crop.width), y(crop.top + crop.height));
+                Rect { left, top, width: (right - left).max(1), height: (bottom - top).max(1) }
+            }
+        }
+    }
 }
 
 /// A sample as the network receives it.

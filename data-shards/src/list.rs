@@ -1,4 +1,4 @@
-//! Lists of samples: text as the official code reads it (`image mask` a line), or a table ([`crate::table`]).
+//! Lists of samples: text as the official code reads it (`image mask` a line), or a table (`file,label,patient_id`).
 //!
 //! Duty: a file to entries, with the line of each. Must not: open what the entries name.
 
@@ -30,8 +30,8 @@ pub(crate) struct Written {
     pub(crate) entry: Entry,
 }
 
-/// Reads a list. In text each line has `image mask`, split on whitespace, LF or CRLF; blank lines are skipped. In a table
-/// (`.csv`) see [`crate::table`]. Relative paths count from `root`, or from the list file's folder.
+/// Reads a list. In text each line has `image mask`, split on whitespace, LF or CRLF; blank lines are skipped. A table
+/// (`.csv`) has the columns `file`, `label`, `patient_id` and, where there are any, `mask`. Relative paths count from `root`, or from the list file's folder.
 ///
 /// # Errors
 /// [`Error::Read`], [`Error::NotText`], [`Error::Line`] at a line without exactly two fields, [`Error::Table`],

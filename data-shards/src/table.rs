@@ -32,16 +32,35 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Row>, Error> {
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
     let columns = Columns::of(reader.headers().map_err(|error| wrong(1, error.to_string()))?);
     let columns = columns.map_err(|problem| wrong(1, problem))?;
+    let mut lines = Lines { text: &text, byte: 0, line: 1 };
     let mut rows = Vec::new();
     for record in reader.records() {
-        let record = record.map_err(|error| {
-            let line = error.position().map_or(0, csv::Position::line) as usize;
-            wrong(line, error.to_string())
-        })?;
-        let line = record.position().map_or(0, csv::Position::line) as usize;
+        let record = record.map_err(|error| wrong(lines.of(error.position()), error.to_string()))?;
+        let line = lines.of(record.position());
         rows.push(columns.row(&record, line).map_err(|problem| wrong(line, problem))?);
     }
     if rows.is_empty() { Err(Error::Empty { list: path.to_owned() }) } else { Ok(rows) }
+}
+
+/// Counts lines up to where a record starts. The reader's own count is of where the record before it ended, which differs by
+/// the blank lines between them.
+struct Lines<'a> {
+    text: &'a str,
+    byte: usize,
+    line: usize,
+}
+
+impl Lines<'_> {
+    fn of(&mut self, record: Option<&csv::Position>) -> usize {
+        let end = record.map_or(self.byte, |position| position.byte() as usize);
+        let rest = self.text.as_bytes().get(self.byte..).unwrap_or_default();
+        let blank = |byte: &u8| *byte == b'\n';
+        let before = rest.get(..end.saturating_sub(self.byte)).unwrap_or_default();
+        let after = rest.get(before.len()..).unwrap_or_default().iter().take_while(|byte| blank(byte)).count();
+        self.line += before.iter().filter(|byte| blank(byte)).count() + after;
+        self.byte += before.len() + after;
+        self.line
+    }
 }
 
 /// Places of the columns.

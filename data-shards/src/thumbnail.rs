@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_short_side_is_8_7ths() {
+    fn the_short_side_is_eight_sevenths() {
         assert_eq!(size((512, 512), (224, 224)), (256, 256));
         assert_eq!(size((512, 768), (224, 224)), (256, 384));
         assert_eq!(size((301, 100), (224, 224)), (770, 256));

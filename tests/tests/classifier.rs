@@ -74,6 +74,44 @@ fn attention_is_supervised_where_there_are_masks_only() {
 }
 
 #[test]
+fn prediction_tells_the_class_and_what_speaks_for_it() {
+    let bench = Bench::new();
+    bench.train(1, "cls", &settings(&["train.max_steps=1"]));
+    bench.train(1, "single", &["train.max_steps=1"]);
+    let predict = |more: &[&str]| {
+        let arguments = [&["predict", "--out", "out", "--save-tensors", "phantom/images"], more].concat();
+        let out = bench.run("jcs", &arguments);
+        (out.status.code(), text(&out))
+    };
+    let folder = |image: &str| bench.path().join("out").join(image);
+    let image = fs::read_dir(bench.path().join("phantom/images")).unwrap().next().unwrap().unwrap().path();
+    let image = image.file_stem().unwrap().to_str().unwrap().to_owned();
+    let result =
+        || -> Value { serde_json::from_slice(&fs::read(folder(&image).join("result.json")).unwrap()).unwrap() };
+
+    assert_eq!(predict(&["--weights", "cls"]).0, Some(0));
+    let alone = result();
+    assert!(alone["covid_probability"].is_number() && alone["lesion_share"].is_null(), "{alone}");
+    assert!(!folder(&image).join("mask.png").exists());
+
+    let (code, said) = predict(&["--weights", "single", "--cls-weights", "cls"]);
+    assert_eq!(code, Some(0), "{said}");
+    for name in ["attention.png", "mask.png", "overlay.png", "tensors.safetensors"] {
+        assert!(folder(&image).join(name).is_file(), "{name}");
+    }
+    let both = result();
+    assert!(both["lesion_share"].is_number() && both["class"] == alone["class"], "{both}");
+    assert_eq!(both["covid_probability"], alone["covid_probability"]);
+    let csv = fs::read_to_string(bench.path().join("out/predictions.csv")).unwrap();
+    assert!(csv.starts_with("input,folder,height,width,class,covid_probability,lesion_pixels"), "{csv}");
+
+    for wrong in [["--weights", "cls", "--cls-weights", "cls"], ["--weights", "single", "--cls-weights", "single"]] {
+        let (code, said) = predict(&wrong);
+        assert!(code == Some(2) && said.contains("classifier"), "{said}");
+    }
+}
+
+#[test]
 fn what_a_classifier_needs_is_said() {
     let bench = Bench::new();
     let refused = |more: &[&str], code: i32, what: &[&str]| {
@@ -89,7 +127,11 @@ fn what_a_classifier_needs_is_said() {
     refused(&["data.size=[64,96]"], 2, &["data.size", "square"]);
     refused(&["optim.groups.layer9=0.1"], 2, &["optim.groups", "layer9"]);
     fs::remove_file(bench.path().join("phantom/labels.csv")).unwrap();
-    refused(&["data.train=phantom/train.txt", "data.fold="], 2, &["data.fold"]);
+    refused(
+        &["data.train=phantom/train.txt", "data.fold="],
+        3,
+        &["phantom/train.txt:1", "has no label", "data.labels"],
+    );
 }
 
 #[test]

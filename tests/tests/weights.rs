@@ -80,7 +80,7 @@ import torch
 want = torch.load('state.pt')
 for name in ('new', 'old'):
     got = torch.load(name + '-back.pth', weights_only=True)
-    assert list(got) == list(want), (list(got), list(want))
+    assert sorted(got) == sorted(want), (list(got), list(want))
     for k in want:
         assert got[k].dtype == want[k].dtype and got[k].shape == want[k].shape, k
         assert torch.equal(got[k], want[k]), k
@@ -95,12 +95,52 @@ net.load_state_dict({k.replace('.', '_'): v for k, v in got.items()}, strict=Tru
     );
 }
 
+/// A file of the legacy format whose tensor `w` claims this many elements, and has one.
+fn claiming(elements: u64) -> Vec<u8> {
+    let number = [&b"\x8a\x08"[..], &elements.to_le_bytes()].concat();
+    let text = |text: &str| [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat();
+    let head = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}.".to_vec();
+    [
+        head,
+        b"\x80\x02}".to_vec(),
+        text("w"),
+        b"ctorch._utils\n_rebuild_tensor_v2\n((".to_vec(),
+        text("storage"),
+        b"ctorch\nFloatStorage\n".to_vec(),
+        text("0"),
+        text("cpu"),
+        number.clone(),
+        b"NtQK\0".to_vec(),
+        number,
+        b"\x85K\x01\x85\x89}tRs.\x80\x02]".to_vec(),
+        text("0"),
+        b"a.".to_vec(),
+        elements.to_le_bytes().to_vec(),
+        1f32.to_le_bytes().to_vec(),
+    ]
+    .concat()
+}
+
+fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let mut out = bytes.to_vec();
+    assert_eq!(from.len(), to.len());
+    for at in 0..=bytes.len() - from.len() {
+        if &bytes[at..][..from.len()] == from {
+            out[at..][..to.len()].copy_from_slice(to);
+        }
+    }
+    out
+}
+
 #[test]
 fn files_of_strangers_are_refused_in_one_line() {
     let bench = Bench::new();
     let refused = |name: &str, bytes: &[u8], what: &str| {
         fs::write(bench.path().join(name), bytes).unwrap();
-        let out = bench.run("jcs", &["convert", name, "out.safetensors"]);
+        // With little memory: nothing is taken for what a file merely claims.
+        let limited =
+            format!("ulimit -v 4000000; exec '{}' convert {name} out.safetensors", end_to_end::binary("jcs").display());
+        let out = Command::new("bash").args(["-c", &limited]).current_dir(bench.path()).output().unwrap();
         let said = String::from_utf8_lossy(&out.stderr).into_owned();
         assert_eq!(out.status.code(), Some(3), "{name}: {said}");
         assert_eq!(said.trim_end().lines().count(), 1, "{name}: {said}");
@@ -113,6 +153,20 @@ fn files_of_strangers_are_refused_in_one_line() {
     refused("evil.pth", &pickle, "posix.system");
     assert!(!bench.path().join("ran").exists(), "it was run");
     refused("cut.pth", &pickle[..20], "");
+    refused("vast.pth", &claiming(1 << 60), "4611686018427387904 bytes");
+    let header = br#"{"w":{"dtype":"F32","shape":[1152921504606846976],"data_offsets":[0,4]}}"#;
+    refused("vast.safetensors", &[&(header.len() as u64).to_le_bytes()[..], header, &[0; 4]].concat(), "");
+    let entry = |name: &[u8]| {
+        fs::write(bench.path().join("ours.pth"), claiming(1)).unwrap();
+        assert!(bench.run("jcs", &["convert", "ours.pth", "zip.pth"]).status.success());
+        replaced(&fs::read(bench.path().join("zip.pth")).unwrap(), b"archive/", name)
+    };
+    refused("outside.pth", &entry(b"../../x/"), "../../x/");
+    refused("absolute.pth", &entry(b"/tmp/xy/"), "/tmp/xy/");
+    let whole = entry(b"archive/");
+    for length in (0..whole.len()).step_by(whole.len().div_ceil(16)).skip(1) {
+        refused("short.pth", &whole[..length], "");
+    }
     refused("page.pth", b"<!DOCTYPE html><html></html>", "HTML");
     refused("nothing.pt", b"", "empty");
     refused("junk.safetensors", b"junk", "");

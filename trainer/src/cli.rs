@@ -78,6 +78,9 @@ pub(crate) struct Predict {
     /// A run (its best checkpoint, else the latest), a checkpoint, or a weights file.
     #[arg(long, value_name = "PATH")]
     pub(crate) weights: PathBuf,
+    /// A classifier beside segmentation weights: the class and an attention map of each input.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) cls_weights: Option<PathBuf>,
     /// Folder for the results; one folder for each input, predictions.csv and report.html.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,

@@ -105,6 +105,7 @@ fn run_predict(args: &Predict, place: Place, side_channel: Arc<SideChannel>, sto
     let mut progress = ProgressReport::new(job.side_channel.clone(), job.is_chief());
     let request = predict::Request {
         weights: &args.weights,
+        cls_weights: args.cls_weights.as_deref(),
         out: &args.out,
         inputs: &args.inputs,
         save_tensors: args.save_tensors,
@@ -120,7 +121,7 @@ fn run_predict(args: &Predict, place: Place, side_channel: Arc<SideChannel>, sto
     let all = job.collective.all_gather(bytes, Label::new(0, "gather predictions"))?;
     if job.is_chief() {
         let outcomes = predict::merge(&all);
-        predict::write_report(&args.out, &outcomes, &args.weights)?;
+        predict::write_report(&request, &outcomes)?;
         print(&format!("{} predictions: {}\n", outcomes.len(), args.out.join("report.html").display()));
     }
     job.leave(Exit::Done, 0)

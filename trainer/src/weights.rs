@@ -73,7 +73,13 @@ pub struct Weights {
 
 /// Reads a whole file: safetensors, or PyTorch's where the name ends in `.pth`, `.pt` or `.bin`.
 pub fn read(file: &Path) -> Result<Weights, Error> {
-    let bytes = std::fs::read(file).map_err(|source| Error::Io { file: file.into(), source })?;
+    let failed = |source| Error::Io { file: file.into(), source };
+    // A device or a pipe may never end.
+    let found = std::fs::metadata(file).map_err(failed)?;
+    if !found.is_file() && !found.is_dir() {
+        return Err(failed(std::io::Error::new(ErrorKind::NotFound, "is no file")));
+    }
+    let bytes = std::fs::read(file).map_err(failed)?;
     if is_pytorch(file) { from_pytorch(file, &bytes) } else { from_safetensors(file, &bytes) }
 }
 

@@ -58,8 +58,9 @@ fn every_class_and_storage_in_both_byte_orders() {
             let count: usize = shape.iter().product();
             let signed = [0, 2, 4, 6, 7, 8].contains(&at);
             let bits = (8 * width).min(24) as u32 - u32::from(signed);
-            let value =
-                |number: u32| f64::from(number % (1 << bits)) * if signed && number % 3 == 0 { -1.0 } else { 1.0 };
+            let value = |number: u32| {
+                f64::from(number % (1 << bits)) * if signed && number.is_multiple_of(3) { -1.0 } else { 1.0 }
+            };
             let values: Vec<f64> = numbers(count).map(value).collect();
             let expected: Vec<f32> = values.iter().map(|&value| value as f32).collect();
             for writer in ALL {

@@ -79,6 +79,8 @@ fn wrong_tables_are_refused_with_their_line() {
     assert!(error("a,b\n1,2\n").contains("t.csv:1: no column `file`"));
     assert!(error("file,label\nx.png,1\ny.png,2\n").contains("t.csv:3: label `2`"));
     assert!(error("file,label\nx.png,1\ny.png,1,7\n").contains("t.csv:3: "));
+    assert!(error("file,label\n\nx.png,1\r\n\r\n\ny.png,2\n").contains("t.csv:6: label `2`"));
+    assert!(error("file,label\n\"x\ny.png\",1\n\nz.png,2\n").contains("t.csv:5: label `2`"));
     assert!(error("file,label\n,1\n").contains("t.csv:2: no file is named"));
     assert!(error("file,label\n").contains("the list is empty"));
     assert!(error("file,label\ngone.png,1\n").contains("gone.png"));

@@ -161,7 +161,7 @@ mod tests {
 
     /// Labels and positive slices of seven patients. scikit-learn 1.9.1 has the same corners:
     /// `roc_curve([1,1,1,1,0,0,0], [30,19,18,2,18,0,1], drop_intermediate=False)` gives
-    /// fpr 0 0 0 1/3 1/3 2/3 1, tpr 0 .25 .5 .75 1 1 1 at thresholds inf 30 19 18 2 1 0.
+    /// false-positive rate 0 0 0 1/3 1/3 2/3 1, true-positive rate 0 .25 .5 .75 1 1 1 at thresholds inf 30 19 18 2 1 0.
     #[test]
     fn the_curve_has_a_point_wherever_something_changes() {
         let cases = [(true, 30), (true, 19), (true, 18), (true, 2), (false, 18), (false, 0), (false, 1)];

@@ -1,21 +1,29 @@
-//! Prediction on image files: mask, overlay, result, and a report of all of them.
+//! Prediction on image files: diagnosis, attention, lesions, and a report of all of them.
 
+mod diagnosis;
+mod lesions;
+mod models;
 mod overlay;
 mod report;
 
+pub use diagnosis::{Class, Diagnosis};
+pub use lesions::Lesions;
+
 use crate::error::Error;
-use crate::network::{Description, Input, Network, Output};
-use crate::{checkpoint, files, weights};
+use crate::{files, weights};
 use data_shards::decode::Rgb;
+use models::{Loaded, Models};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 /// What to predict, with what, to where.
 pub struct Request<'a> {
-    /// A run, a checkpoint or a weights file.
+    /// A run, a checkpoint or a weights file, of any network.
     pub weights: &'a Path,
+    /// The same of a classifier beside a segmentation network.
+    pub cls_weights: Option<&'a Path>,
     /// Output folder.
     pub out: &'a Path,
     /// Images, or folders of them.
@@ -31,7 +39,7 @@ pub struct Request<'a> {
 }
 
 /// `result.json`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// The input, as given.
     pub input: String,
@@ -39,14 +47,12 @@ pub struct Outcome {
     pub folder: String,
     /// Height and width of the input, in pixels.
     pub size: [usize; 2],
-    /// Probability from which a pixel counts as lesion.
-    pub threshold: f64,
-    /// Pixels of the input that count as lesion.
-    pub lesion_pixels: u64,
-    /// The same as a share of all pixels.
-    pub lesion_share: f64,
-    /// Largest probability.
-    pub max_probability: f64,
+    /// What the segmentation says, where there is one.
+    #[serde(flatten)]
+    pub lesions: Option<Lesions>,
+    /// What the classifier says, where there is one.
+    #[serde(flatten)]
+    pub diagnosis: Option<Diagnosis>,
 }
 
 const IMAGE_ENDINGS: [&str; 3] = ["png", "jpg", "jpeg"];
@@ -54,20 +60,12 @@ const IMAGE_ENDINGS: [&str; 3] = ["png", "jpg", "jpeg"];
 /// Predicts this worker's part of the inputs, and returns the outcomes.
 pub fn predict(request: &Request<'_>, show: &mut dyn FnMut(u64, u64)) -> Result<Vec<Outcome>, Error> {
     let inputs = named(expand(request.inputs)?);
-    let file = checkpoint::resolve_weights(request.weights)?;
-    let (network, description) = Network::from_weights(&weights::read(&file)?, request.device)?;
-    if !description.assumed.is_empty() {
-        tracing::warn!("{} does not say, so assumed: {}", file.display(), description.assumed.join(", "));
-    }
-    if description.from_features {
-        let problem = "was trained on features and takes no images: use jcs eval";
-        return Err(Error::Usage(format!("{} {problem}", file.display())));
-    }
+    let models = Models::load(request.weights, request.cls_weights, request.device)?;
     std::fs::create_dir_all(request.out).map_err(|source| Error::Output { file: request.out.into(), source })?;
     let mine: Vec<_> = inputs.iter().skip(request.part.0).step_by(request.part.1).collect();
     let mut outcomes = Vec::with_capacity(mine.len());
     for (input, folder) in &mine {
-        outcomes.push(predict_one(request, &network, &description, input, folder)?);
+        outcomes.push(predict_one(request, &models, input, folder)?);
         show(outcomes.len() as u64, mine.len() as u64);
     }
     Ok(outcomes)
@@ -81,9 +79,11 @@ pub fn merge(gathered: &[Vec<u8>]) -> Vec<Outcome> {
 }
 
 /// Writes `predictions.csv` and `report.html` about all outcomes.
-pub fn write_report(out: &Path, outcomes: &[Outcome], weights: &Path) -> Result<(), Error> {
-    write(&out.join("predictions.csv"), report::csv(outcomes).as_bytes())?;
-    write(&out.join("report.html"), report::html(outcomes, weights).as_bytes())
+pub fn write_report(request: &Request<'_>, outcomes: &[Outcome]) -> Result<(), Error> {
+    let weights: Vec<String> =
+        [Some(request.weights), request.cls_weights].iter().flatten().map(|path| path.display().to_string()).collect();
+    write(&request.out.join("predictions.csv"), report::csv(outcomes).as_bytes())?;
+    write(&request.out.join("report.html"), report::html(outcomes, &weights.join(", ")).as_bytes())
 }
 
 /// Files of folders in order of name; files as they are.
@@ -122,65 +122,69 @@ fn named(inputs: Vec<PathBuf>) -> Vec<(PathBuf, String)> {
     inputs.into_iter().zip(names).collect()
 }
 
-fn predict_one(
-    request: &Request<'_>,
-    network: &Network,
-    description: &Description,
-    input: &Path,
-    folder: &str,
-) -> Result<Outcome, Error> {
-    let (pixels, original) = data_shards::load_image(input, &description.geometry())?;
-    let (h, w) = description.size;
-    let image = Tensor::from_slice(&pixels).view([1, 3, h as i64, w as i64]).to_device(request.device);
-    let Output::Maps(logits) = tch::no_grad(|| network.forward(&Input::Images(image.shallow_clone()))) else {
-        return Err(Error::Usage(format!(
-            "{} holds a classifier: name segmentation weights",
-            request.weights.display()
-        )));
+fn predict_one(request: &Request<'_>, models: &Models, input: &Path, folder: &str) -> Result<Outcome, Error> {
+    let mut files = Files::new(request, folder)?;
+    let mut size = [0, 0];
+    let mut seen_by = |loaded: &Loaded| -> Result<(Tensor, Rgb), Error> {
+        let (pixels, original) = data_shards::load_image(input, &loaded.description.geometry())?;
+        let (h, w) = loaded.description.size;
+        size = [original.height, original.width];
+        Ok((Tensor::from_slice(&pixels).view([1, 3, h as i64, w as i64]).to_device(request.device), original))
     };
-    let logits = logits.to_kind(Kind::Float);
-    let output = logits.sigmoid();
-    let probability = at_size_of(&output, &original);
-    let dir = request.out.join(folder);
-    std::fs::create_dir_all(&dir).map_err(|source| Error::Write { file: dir.clone(), source })?;
-    let mask: Vec<bool> = probability.iter().map(|p| f64::from(*p) >= request.threshold).collect();
-    write(&dir.join("mask.png"), &overlay::mask_png(&mask, &original)?)?;
-    write(&dir.join("overlay.png"), &overlay::overlay_png(&mask, &original)?)?;
-    if request.save_tensors {
-        let tensors = [("input".into(), image), ("output".into(), output), ("logits".into(), logits)];
-        write(&dir.join("tensors.safetensors"), &weights::to_bytes(&tensors, HashMap::new())?)?;
+    let mut lesions = None;
+    if let Some(segmenter) = &models.segmenter {
+        let (image, original) = seen_by(segmenter)?;
+        let network = (&segmenter.network, &segmenter.description);
+        lesions = Some(lesions::find(request, network, image, &original, &mut files)?);
     }
-    let outcome = outcome(request, input, folder, &original, &mask, &probability);
-    write(&dir.join("result.json"), &serde_json::to_vec_pretty(&outcome).unwrap_or_default())?;
+    let mut diagnosis = None;
+    if let Some(classifier) = &models.classifier {
+        let (image, original) = seen_by(classifier)?;
+        let network = (&classifier.network, &classifier.description);
+        diagnosis = Some(diagnosis::diagnose(network, image, &original, &mut files)?);
+    }
+    let outcome = Outcome { input: input.display().to_string(), folder: folder.into(), size, lesions, diagnosis };
+    files.write("result.json", &serde_json::to_vec_pretty(&outcome).unwrap_or_default())?;
+    files.finish(request.save_tensors)?;
     Ok(outcome)
 }
 
-/// Map 0 resized to the original's size, row by row.
-fn at_size_of(output: &Tensor, original: &Rgb) -> Vec<f32> {
-    let map = output.narrow(1, 0, 1);
-    let size = [original.height as i64, original.width as i64];
-    let map = map.upsample_bilinear2d(size, false, None, None).contiguous().view([-1]).to_device(Device::Cpu);
-    Vec::<f32>::try_from(&map).unwrap_or_default()
+/// The files of one input.
+struct Files {
+    dir: PathBuf,
+    tensors: Vec<(String, Tensor)>,
 }
 
-fn outcome(
-    request: &Request<'_>,
-    input: &Path,
-    folder: &str,
-    original: &Rgb,
-    mask: &[bool],
-    probability: &[f32],
-) -> Outcome {
-    let lesion_pixels = mask.iter().filter(|m| **m).count() as u64;
-    Outcome {
-        input: input.display().to_string(),
-        folder: folder.into(),
-        size: [original.height, original.width],
-        threshold: request.threshold,
-        lesion_pixels,
-        lesion_share: lesion_pixels as f64 / mask.len().max(1) as f64,
-        max_probability: probability.iter().copied().fold(0.0, f32::max).into(),
+impl Files {
+    fn new(request: &Request<'_>, folder: &str) -> Result<Files, Error> {
+        let dir = request.out.join(folder);
+        std::fs::create_dir_all(&dir).map_err(|source| Error::Write { file: dir.clone(), source })?;
+        Ok(Files { dir, tensors: Vec::new() })
     }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        write(&self.dir.join(name), bytes)
+    }
+
+    /// For `tensors.safetensors`. A classifier alone has the plain names.
+    fn keep<const N: usize>(&mut self, tensors: [(&str, Tensor); N]) {
+        let alone = self.tensors.is_empty();
+        let name = |name: &str| name.strip_prefix("cls_").filter(|_| alone).unwrap_or(name).to_owned();
+        self.tensors.extend(tensors.map(|(key, tensor)| (name(key), tensor)));
+    }
+
+    fn finish(self, save_tensors: bool) -> Result<(), Error> {
+        if !save_tensors {
+            return Ok(());
+        }
+        self.write("tensors.safetensors", &weights::to_bytes(&self.tensors, HashMap::new())?)
+    }
+}
+
+/// A map `(1, 1, h, w)` resized, row by row.
+fn resized(map: &Tensor, size: [i64; 2]) -> Vec<f32> {
+    let map = map.upsample_bilinear2d(size, false, None, None).contiguous().view([-1]).to_device(Device::Cpu);
+    Vec::<f32>::try_from(&map).unwrap_or_default()
 }
 
 fn write(file: &Path, bytes: &[u8]) -> Result<(), Error> {
