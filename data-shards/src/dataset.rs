@@ -110,8 +110,6 @@ pub struct Source {
 pub struct Part {
     /// The fold that is held out.
     pub fold: Fold,
-    /// Another seed makes other folds.
-    pub seed: u64,
     /// Whether the fold itself is meant, or all but it.
     pub held_out: bool,
 }
@@ -160,12 +158,16 @@ impl Dataset {
         })
     }
 
-    /// Sees that every sample has a label.
+    /// Sees that every sample has a label. From here on the labels count in [`Self::fingerprint`].
     ///
     /// # Errors
     /// [`Error::Lacking`].
-    pub fn require_labels(&self) -> Result<(), Error> {
-        self.require("label", "name a table `file,label,patient_id` by data.labels", |e| e.label.is_some())
+    pub fn require_labels(&mut self) -> Result<(), Error> {
+        self.require("label", "name a table `file,label,patient_id` by data.labels", |e| e.label.is_some())?;
+        let labels = self.entries.iter().map(|entry| if entry.label == Some(true) { '1' } else { '0' });
+        let text = format!("{} {}", self.fingerprint, labels.collect::<String>());
+        self.fingerprint = hex(&Sha256::digest(text.as_bytes()));
+        Ok(())
     }
 
     fn require(&self, what: &'static str, remedy: &'static str, has: impl Fn(&Entry) -> bool) -> Result<(), Error> {
@@ -294,15 +296,22 @@ pub fn load_image(path: &Path, geometry: &Geometry) -> Result<(Vec<f32>, Rgb), E
     Ok((pixels, image))
 }
 
-/// A table that is named must be right; one that merely lies beside the list may be of another kind, and is then passed
-/// over.
+/// A table that is named must be right; one that merely lies beside the list may be of another kind, which its columns
+/// tell, and is then passed over.
 fn add_labels(written: &mut [Written], source: &Source) -> Result<(), Error> {
     if let Some(named) = source.labels.as_deref().filter(|path| !path.as_os_str().is_empty()) {
-        return list::add_labels(written, named);
+        if list::add_labels(written, named)? == 0 {
+            let of_list = written.first().map(|w| w.entry.image.clone()).unwrap_or_default();
+            return Err(Error::OtherLabels { table: named.to_owned(), list: source.list.clone(), image: of_list });
+        }
+        return Ok(());
     }
     let beside = source.list.with_file_name("labels.csv");
     if beside != source.list && beside.is_file() {
-        let _ = list::add_labels(written, &beside);
+        return match list::add_labels(written, &beside) {
+            Ok(_) | Err(Error::Columns { .. }) => Ok(()),
+            Err(error) => Err(error),
+        };
     }
     Ok(())
 }
@@ -311,14 +320,9 @@ fn take_part(written: Vec<Written>, part: Part, list: &Path) -> Result<Vec<Writt
     let remedy = "name a table `file,label,patient_id` by data.labels";
     let entries: Vec<Entry> = written.iter().map(|written| written.entry.clone()).collect();
     lacking(list, &entries, "patient", remedy, |entry| entry.patient.is_some())?;
-    let mut patients: BTreeMap<String, bool> = BTreeMap::new();
-    for entry in &entries {
-        let positive = patients.entry(entry.patient.clone().unwrap_or_default()).or_default();
-        *positive |= entry.label == Some(true);
-    }
-    let folds = fold::assign(&patients, part.fold.of, part.seed);
     let held_out = |written: &Written| {
-        written.entry.patient.as_ref().and_then(|id| folds.get(id)).is_some_and(|fold| *fold == part.fold.number)
+        let of_patient = |id: &String| fold::of_patient(id, part.fold.of);
+        written.entry.patient.as_ref().map(of_patient) == Some(part.fold.number)
     };
     let chosen: Vec<Written> = written.into_iter().filter(|w| held_out(w) == part.held_out).collect();
     let Fold { number, of } = part.fold;
@@ -362,8 +366,8 @@ fn number_patients(entries: &[Entry]) -> (Vec<String>, Vec<Option<usize>>) {
 }
 
 fn check_header(entry: &Entry, fit: Fit) -> Result<(), Error> {
-    if matches!(fit, Fit::Features(_)) {
-        features::check(&entry.image)?;
+    if let Fit::Features(wanted) = fit {
+        features::check(&entry.image, wanted)?;
         return entry.mask.as_deref().map_or(Ok(()), |mask| decode::dimensions(mask).map(drop));
     }
     let image = decode::dimensions(&entry.image)?;

@@ -47,6 +47,24 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// A table of something else.
+    #[error("{}:1: no column `file` among `{found}`; expected `file,label,patient_id` or more", table.display())]
+    Columns {
+        /// The table.
+        table: PathBuf,
+        /// Its columns.
+        found: String,
+    },
+    /// A table of labels that names no image of the list.
+    #[error("{} names no image of {}, of which the first is {}: its paths count from its own folder", table.display(), list.display(), image.display())]
+    OtherLabels {
+        /// The table.
+        table: PathBuf,
+        /// The list.
+        list: PathBuf,
+        /// The list's first image.
+        image: PathBuf,
+    },
     /// Samples without something that is needed.
     #[error("{}:{line}: {} has no {what}, and {count} of {total} samples have none; {remedy}", list.display(), image.display())]
     Lacking {
@@ -188,7 +206,7 @@ pub enum Error {
         limit: u64,
     },
     /// A variable that holds no features of this network.
-    #[error("{}: variable `{name}` is {shape:?}; expected [1, {channels}, height, width], 16 x 16 or more (res2net_feats 8 x 8): another model.width, or other features", path.display())]
+    #[error("{}: variable `{name}` is {shape:?}; expected [1, {channels}, height, width], 16 x 16 or more (res2net_feats half of that): another model.width, or other features", path.display())]
     Features {
         /// The file.
         path: PathBuf,

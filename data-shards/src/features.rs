@@ -79,12 +79,41 @@ impl Features {
     }
 }
 
-/// Sees that a file is there and is a MATLAB file, without reading its values.
+/// Sees that a file holds what is wanted, in shapes that fit, without reading its values.
 ///
 /// # Errors
-/// Those of [`mat::read`].
-pub fn check(path: &Path) -> Result<(), Error> {
-    mat::read(path, &[]).map(drop)
+/// Those of [`mat::read`]; [`Error::Features`] where a variable is no stack of so many maps, or the two do not fit.
+pub fn check(path: &Path, wanted: Wanted) -> Result<(), Error> {
+    let names = names(wanted);
+    let wrong = |name: &str, shape: &[usize]| Error::Features {
+        path: path.to_owned(),
+        name: name.to_owned(),
+        shape: shape.to_vec(),
+        channels: wanted.channels,
+    };
+    let mut sizes = Vec::new();
+    for (name, shape) in names.iter().zip(mat::shapes(path, &names)?) {
+        sizes.push((*name, size(name, &shape, wanted.channels).ok_or_else(|| wrong(name, &shape))?, shape));
+    }
+    match &sizes[..] {
+        [(_, (h, w), _), (name, (half_h, half_w), shape)]
+            if !(h / 2..=h.div_ceil(2)).contains(half_h) || !(w / 2..=w.div_ceil(2)).contains(half_w) =>
+        {
+            Err(wrong(name, shape))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn names(wanted: Wanted) -> Vec<&'static str> {
+    [(wanted.vgg, VGG), (wanted.res2net, RES2NET)].iter().filter(|(wanted, _)| *wanted).map(|(_, name)| *name).collect()
+}
+
+/// Height and width of maps, where this is the shape of a stack of so many.
+fn size(name: &str, shape: &[usize], wanted: usize) -> Option<(usize, usize)> {
+    let ([1, channels, height, width] | [channels, height, width]) = *shape else { return None };
+    let least = if name == VGG { 2 * LEAST } else { LEAST };
+    (channels == wanted && height.min(width) >= least).then_some((height, width))
 }
 
 /// Reads a file.
@@ -92,10 +121,10 @@ pub fn check(path: &Path) -> Result<(), Error> {
 /// # Errors
 /// Those of [`mat::read`]; [`Error::Features`] where a variable is no stack of so many maps.
 pub fn load(path: &Path, wanted: Wanted) -> Result<Features, Error> {
-    let names = [(wanted.vgg, VGG), (wanted.res2net, RES2NET)];
-    let names: Vec<&str> = names.iter().filter(|(wanted, _)| *wanted).map(|(_, name)| *name).collect();
+    // Before the values, which may be many.
+    check(path, wanted)?;
     let mut features = Features::default();
-    for array in mat::read(path, &names)? {
+    for array in mat::read(path, &names(wanted))? {
         let is_vgg = array.name == VGG;
         let maps = maps(path, array, wanted.channels)?;
         *(if is_vgg { &mut features.vgg } else { &mut features.res2net }) = Some(maps);
@@ -104,17 +133,12 @@ pub fn load(path: &Path, wanted: Wanted) -> Result<Features, Error> {
 }
 
 fn maps(path: &Path, array: Array, wanted: usize) -> Result<Maps, Error> {
-    let (channels, height, width) = match array.shape[..] {
-        [1, channels, height, width] | [channels, height, width] => (channels, height, width),
-        _ => (0, 0, 0),
-    };
-    let least = if array.name == VGG { 2 * LEAST } else { LEAST };
-    if channels != wanted || height.min(width) < least {
+    let Some((height, width)) = size(&array.name, &array.shape, wanted) else {
         return Err(Error::Features { path: path.to_owned(), name: array.name, shape: array.shape, channels: wanted });
-    }
+    };
     let scale = if matches!(array.values, Values::U8(_)) { SCALE } else { 1.0 };
     let values = array.values.into_f32().into_iter().map(|value| value / scale).collect();
-    Ok(Maps { channels, height, width, values })
+    Ok(Maps { channels: wanted, height, width, values })
 }
 
 #[cfg(test)]

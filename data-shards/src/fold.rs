@@ -1,10 +1,8 @@
 //! Cross-validation by patient. Pure.
 //!
-//! Duty: which fold each patient is in; balanced over folds in each class. Must not: depend on the order of the samples.
+//! Duty: which fold a patient is in. Must not: depend on other patients, a seed or the order of the samples.
 
-use std::collections::BTreeMap;
-
-use crate::rng;
+use sha2::{Digest, Sha256};
 
 /// Fold `number` (from 1) of `of`: its patients are held out for evaluation, the others are trained on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,49 +28,25 @@ impl std::str::FromStr for Fold {
     }
 }
 
-/// The fold (from 1) of each patient, given by id with whether it is positive: patients of a class are put into an order
-/// that depends on the seed and dealt out, the two classes from opposite ends, so that folds differ by at most one
-/// patient of each class.
-pub fn assign(patients: &BTreeMap<String, bool>, of: usize, seed: u64) -> BTreeMap<String, usize> {
-    let mut folds = BTreeMap::new();
-    for class in [false, true] {
-        let mut members: Vec<&String> = patients.iter().filter(|(_, c)| **c == class).map(|(id, _)| id).collect();
-        members.sort_by_cached_key(|id| (draw(seed, id), (*id).clone()));
-        for (place, id) in members.into_iter().enumerate() {
-            let at = place % of;
-            folds.insert(id.clone(), 1 + if class { of - 1 - at } else { at });
-        }
-    }
-    folds
-}
-
-/// A number for a patient that no other patient changes.
-fn draw(seed: u64, id: &str) -> u64 {
-    use rand_chacha::rand_core::Rng;
-    use sha2::{Digest, Sha256};
-    let hash = Sha256::digest(id.as_bytes());
-    let word = |from: usize| hash[from..from + 8].iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
-    rng::stream(b"fold\0\0\0\0", seed, word(0), word(8)).next_u64()
+/// The fold (from 1) of a patient. It follows from the id alone: the same in every list, run and stage, so that nobody is
+/// trained on in one and evaluated on in another. Folds are as large as chance makes them.
+pub fn of_patient(id: &str, of: usize) -> usize {
+    let hash = Sha256::digest([b"fold ", id.as_bytes()].concat());
+    let number = hash.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte));
+    1 + (number % of.max(1) as u64) as usize
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn patients(count: usize) -> BTreeMap<String, bool> {
-        (0..count).map(|i| (format!("p{i}"), i % 3 == 0)).collect()
-    }
-
     #[test]
-    fn folds_are_balanced_in_each_class() {
-        let all = patients(31);
-        let folds = assign(&all, 5, 7);
-        for class in [false, true] {
-            let sizes: Vec<usize> =
-                (1..=5).map(|fold| all.iter().filter(|(id, c)| **c == class && folds[*id] == fold).count()).collect();
-            assert!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() <= 1, "{sizes:?}");
-        }
-        assert_ne!(folds, assign(&all, 5, 8));
+    fn folds_are_alike_in_size_and_never_change() {
+        let mut sizes = [0; 5];
+        (0..1000).for_each(|i| sizes[of_patient(&format!("p{i}"), 5) - 1] += 1);
+        assert!(sizes.iter().all(|size| (160..240).contains(size)), "{sizes:?}");
+        let golden: Vec<usize> = (0..8).map(|i| of_patient(&format!("p{i}"), 5)).collect();
+        assert_eq!(golden, [1, 3, 2, 2, 2, 5, 3, 1]);
     }
 
     #[test]

@@ -54,16 +54,19 @@ pub(crate) fn text(list: &Path) -> Result<String, Error> {
 }
 
 /// Label and patient of the entries that `labels`, a table, names; its paths count from its folder.
-pub(crate) fn add_labels(written: &mut [Written], labels: &Path) -> Result<(), Error> {
+/// Returns how many of the entries these are.
+pub(crate) fn add_labels(written: &mut [Written], labels: &Path) -> Result<usize, Error> {
     let root = labels.parent().unwrap_or(Path::new(""));
     let rows = table::read(labels)?.into_iter().map(|row| (root.join(&row.image), row));
     let rows: HashMap<PathBuf, Row> = rows.collect();
+    let mut named = 0;
     for entry in written.iter_mut().map(|written| &mut written.entry) {
         let Some(row) = rows.get(&entry.image) else { continue };
+        named += 1;
         entry.label = entry.label.or(row.label);
         entry.patient = entry.patient.take().or_else(|| row.patient.clone());
     }
-    Ok(())
+    Ok(named)
 }
 
 fn of_row(row: Row, root: &Path) -> Written {

@@ -31,7 +31,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Row>, Error> {
     let wrong = |line: usize, problem: String| Error::Table { table: path.to_owned(), line, problem };
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
     let columns = Columns::of(reader.headers().map_err(|error| wrong(1, error.to_string()))?);
-    let columns = columns.map_err(|problem| wrong(1, problem))?;
+    let columns = columns.map_err(|found| Error::Columns { table: path.to_owned(), found })?;
     let mut lines = Lines { text: &text, byte: 0, line: 1 };
     let mut rows = Vec::new();
     for record in reader.records() {
@@ -72,12 +72,12 @@ struct Columns {
 }
 
 impl Columns {
+    /// Fails with the columns that there are.
     fn of(headers: &csv::StringRecord) -> Result<Columns, String> {
         let find =
             |names: &[&str]| headers.iter().position(|header| names.iter().any(|n| header.eq_ignore_ascii_case(n)));
         let found = headers.iter().collect::<Vec<_>>().join(",");
-        let image = find(&["file", "image"])
-            .ok_or_else(|| format!("no column `file` among `{found}`; expected `file,label,patient_id` or more"))?;
+        let image = find(&["file", "image"]).ok_or(found)?;
         Ok(Columns { image, mask: find(&["mask"]), label: find(&["label"]), patient: find(&["patient_id", "patient"]) })
     }
 

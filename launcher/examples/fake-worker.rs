@@ -47,7 +47,8 @@ fn act(word: &str, value: &str, channel: &SideChannel) {
             total: 100,
             ..Progress::default()
         })),
-        "checkpoint" => channel.send(&Message::Checkpoint { step: Step(number()) }),
+        "checkpoint" => channel.send(&Message::Checkpoint { stage: 0, step: Step(number()) }),
+        "next-stage" => channel.send(&Message::Checkpoint { stage: 1, step: Step(number()) }),
         "failed" => channel.send(&Message::Failed {
             step: Step(7),
             exit: exit_named(value),

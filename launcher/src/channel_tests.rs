@@ -41,7 +41,7 @@ fn a_worker_is_heard_until_it_goes() {
     let (channel, events) = open();
     let stream = say(&channel, &format!("{}{{\"kind\":\"checkpoint\",\"step\":5}}\nnonsense\n", hello("secret", 1)));
     assert!(text(&events).contains("Hello { rank: Rank(1)"));
-    assert!(text(&events).contains("Said(Rank(1), Checkpoint { step: Step(5) })"));
+    assert!(text(&events).contains("Said(Rank(1), Checkpoint { stage: 0, step: Step(5) })"));
     assert!(text(&events).contains("makes no sense"));
     drop(stream);
     assert!(text(&events).contains("Closed(Rank(1))"));

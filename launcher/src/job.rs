@@ -58,7 +58,8 @@ struct Job<'a> {
     max_restarts: u32,
     restarts: u32,
     in_a_row: u32,
-    checkpoint: Option<Step>,
+    /// The newest of all attempts: its stage, and its step in that.
+    checkpoint: Option<(usize, Step)>,
 }
 
 impl Job<'_> {
@@ -83,7 +84,7 @@ impl Job<'_> {
             let ended = supervise::run(&self.context, self.restarts)?;
             self.count(&ended);
             let Outcome::Failed(cause) = &ended.outcome else {
-                return Ok((report::good_end(&ended.outcome, self.checkpoint, self.restarts), None));
+                return Ok((report::good_end(&ended.outcome, self.step(), self.restarts), None));
             };
             let mut root_cause = RootCause::new(cause, ended.host.clone());
             match after_failure(cause.exit, self.in_a_row, self.max_restarts, ended.stopping) {
@@ -98,7 +99,7 @@ impl Job<'_> {
                 Decision::Restart { delay } => {
                     self.say(&self.restarting(&root_cause, delay));
                     if let Some(stopped) = pause(self.context.signals, delay) {
-                        return Ok((report::good_end(&stopped, self.checkpoint, self.restarts), None));
+                        return Ok((report::good_end(&stopped, self.step(), self.restarts), None));
                     }
                     self.restarts += 1;
                     self.in_a_row += 1;
@@ -116,8 +117,12 @@ impl Job<'_> {
         }
     }
 
+    fn step(&self) -> Option<Step> {
+        self.checkpoint.map(|(_, step)| step)
+    }
+
     fn restarting(&self, cause: &RootCause, delay: Duration) -> String {
-        let from = self.checkpoint.map_or_else(String::new, |step| format!(", from the checkpoint of step {step}"));
+        let from = self.step().map_or_else(String::new, |step| format!(", from the checkpoint of step {step}"));
         let number = self.in_a_row + 1;
         format!("{cause}; restart {number} of {} in {} s{from}", self.max_restarts, delay.as_secs())
     }

@@ -43,8 +43,8 @@ pub struct Context<'a> {
 pub struct Ended {
     /// How.
     pub outcome: Outcome,
-    /// The newest checkpoint that it wrote.
-    pub checkpoint: Option<Step>,
+    /// The newest checkpoint that it wrote: its stage, and its step in that.
+    pub checkpoint: Option<(usize, Step)>,
     /// Where the first worker that failed ran, if one did.
     pub host: Option<String>,
     /// Whether somebody wants the whole job to end.
@@ -139,7 +139,7 @@ struct Watch<'a> {
     pid: Pid,
     mpirun_ended: Option<Death>,
     output_ended: bool,
-    checkpoint: Option<Step>,
+    checkpoint: Option<(usize, Step)>,
 }
 
 impl Watch<'_> {
@@ -188,7 +188,7 @@ impl Watch<'_> {
             Event::Said(rank, Message::Progress(progress)) if *rank == Rank(0) => {
                 self.context.terminal.progress(progress.clone());
             }
-            Event::Said(_, Message::Checkpoint { step }) => self.checkpoint = Some(*step),
+            Event::Said(_, Message::Checkpoint { stage, step }) => self.checkpoint = Some((*stage, *step)),
             Event::MpirunEnded(death) => self.mpirun_ended = Some(*death),
             Event::OutputEnded => self.output_ended = true,
             _ => {}

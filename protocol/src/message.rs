@@ -22,6 +22,9 @@ pub enum Message {
     Progress(Progress),
     /// A complete checkpoint of this step lies on disk (rank 0).
     Checkpoint {
+        /// Number of the stage in a pipeline, from 0; 0 without one.
+        #[serde(default)]
+        stage: usize,
         /// The step that it holds.
         step: Step,
     },

@@ -105,6 +105,19 @@ fn prediction_tells_the_class_and_what_speaks_for_it() {
     let csv = fs::read_to_string(bench.path().join("out/predictions.csv")).unwrap();
     assert!(csv.starts_with("input,folder,height,width,class,covid_probability,lesion_pixels"), "{csv}");
 
+    // For the official implementation: no counters, and the same answers.
+    let model = "cls/checkpoints/step-00000001/model.safetensors";
+    let out = bench.run("jcs", &["convert", model, "official.safetensors", "--frozen-norms"]);
+    assert!(out.status.success(), "{}", text(&out));
+    let inspected = text(&bench.run("jcs", &["inspect", "official.safetensors"]));
+    assert!(
+        inspected.contains("layer1.0.bn1.running_var") && !inspected.contains("num_batches_tracked"),
+        "{inspected}"
+    );
+    assert_eq!(predict(&["--weights", "official.safetensors"]).0, Some(0));
+    let difference = result()["covid_probability"].as_f64().unwrap() - alone["covid_probability"].as_f64().unwrap();
+    assert!(difference.abs() < 1e-5, "{difference}");
+
     for wrong in [["--weights", "cls", "--cls-weights", "cls"], ["--weights", "single", "--cls-weights", "single"]] {
         let (code, said) = predict(&wrong);
         assert!(code == Some(2) && said.contains("classifier"), "{said}");
@@ -152,6 +165,14 @@ fn a_pipeline_trains_its_stages_and_goes_on_in_the_middle_of_one() {
         "[train]\nstages = ['cls.toml', 'single.toml', 'joint.toml']\n[run]\ndevice = 'cpu'\n",
     )
     .unwrap();
+    let missing = |run: &str| {
+        fs::write(bench.path().join("gone.toml"), "[train]\nstages = ['cls.toml', 'nodata.toml']\n").unwrap();
+        fs::write(bench.path().join("nodata.toml"), "[data]\ntrain = 'gone.txt'\n").unwrap();
+        bench.run("jcs", &["train", "gone.toml", &format!("run.dir={run}"), "run.device=cpu"])
+    };
+    let out = missing("gone");
+    assert_eq!(out.status.code(), Some(3), "{}", text(&out));
+    assert!(text(&out).contains("stage nodata: ") && !bench.path().join("gone/cls").exists(), "{}", text(&out));
     let launch = |run: &str, more: &[&str]| {
         let dir = format!("run.dir={run}");
         let out = bench.run(
@@ -170,6 +191,8 @@ fn a_pipeline_trains_its_stages_and_goes_on_in_the_middle_of_one() {
     let said = launch("stopped", &[]);
     assert!(said.contains("stopped/single is finished") && said.contains("going on after step 2"), "{said}");
     assert!(bench.weights("whole/joint", 4) == bench.weights("stopped/joint", 4), "weights differ");
+    let out = bench.run("jcs", &["inspect", "whole"]);
+    assert!(text(&out).contains("whole/joint"), "{}", text(&out));
     let stages = &summary(&bench, "whole")["stages"];
     assert!(["cls", "single", "joint"].iter().all(|s| stages[s]["status"] == "finished"), "{stages}");
 }

@@ -20,7 +20,7 @@ pub(crate) enum Command {
     Train(Train),
     /// Measure a network on a split: Dice, IoU, MAE; of a classifier sensitivity, specificity, AUROC.
     Eval(Eval),
-    /// Find lesions on images: mask, overlay, result, report.
+    /// Find lesions and diagnose: mask, overlay, class, attention map, report.
     Predict(Predict),
     /// Convert a weights file between safetensors and PyTorch's format.
     Convert(Convert),
@@ -106,6 +106,10 @@ pub(crate) struct Convert {
     /// The file to write: `.safetensors`, `.pth` or `.pt`.
     #[arg(value_name = "OUT")]
     pub(crate) to: PathBuf,
+    /// Turn the encoders' trained norms into the official implementation's frozen ones, which compute the same; without
+    /// it every tensor keeps its bits.
+    #[arg(long)]
+    pub(crate) frozen_norms: bool,
 }
 
 #[derive(Debug, Args)]

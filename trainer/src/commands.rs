@@ -6,7 +6,7 @@ use jcs::job::{Job, StopFlag};
 use jcs::monitor::ProgressReport;
 use jcs::network::Network;
 use jcs::{Error, checkpoint, convert, data, evaluate, inspect, predict, train, weights};
-use protocol::config::{self, Comm};
+use protocol::config::{self, Comm, Input};
 use protocol::env::Place;
 use protocol::message::Progress;
 use protocol::side_channel::SideChannel;
@@ -26,8 +26,10 @@ pub(crate) fn run(
         Command::Eval(args) => run_eval(&args, place, side_channel, stop),
         Command::Predict(args) => run_predict(&args, place, side_channel, stop),
         Command::Convert(args) => {
-            let tensors = convert::convert(&args.from, &args.to)?;
-            print(&format!("{tensors} tensors: {}\n", args.to.display()));
+            let tensors = convert::convert(&args.from, &args.to, args.frozen_norms)?;
+            let lost = " (tensors alone: what network they are of, its size and normalisation do not fit into it)";
+            let lost = if weights::is_pytorch(&args.to) && !weights::is_pytorch(&args.from) { lost } else { "" };
+            print(&format!("{tensors} tensors: {}{lost}\n", args.to.display()));
             Ok(Exit::Done)
         }
         Command::Inspect(args) => {
@@ -71,7 +73,13 @@ fn run_eval(args: &Eval, place: Place, side_channel: Arc<SideChannel>, stop: Sto
         let opened = std::fs::OpenOptions::new().create(true).append(true).open(out);
         opened.map_err(|source| Error::Output { file: out.clone(), source })?;
     }
-    let (network, description) = Network::from_weights(&weights::read(&file)?, job.device)?;
+    let (network, mut description) = Network::from_weights(&weights::read(&file)?, job.device)?;
+    // The same weights take images and what their first layers make of them; the configuration has the data.
+    description.from_features |= config.data.input == Input::Features;
+    if !description.says_size {
+        description.size = config.data.size.height_width();
+        description.assumed.retain(|word| !word.starts_with("size"));
+    }
     if job.is_chief() && !description.assumed.is_empty() {
         tracing::warn!("{} does not say, so assumed: {}", file.display(), description.assumed.join(", "));
     }

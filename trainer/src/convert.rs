@@ -8,12 +8,18 @@ use tch::Tensor;
 
 /// Reads `from` (`.safetensors`, `.pth`, `.pt`) and writes `to` in the format that its name says. Every tensor keeps its
 /// name, type, shape and bits. Returns how many there are.
-pub fn convert(from: &Path, to: &Path) -> Result<usize, Error> {
+///
+/// `frozen` exports for the official implementation, whose encoders have frozen norms: theirs lose their counters, and
+/// what an ordinary norm adds to its variance is added to the file's.
+pub fn convert(from: &Path, to: &Path, frozen: bool) -> Result<usize, Error> {
     let known = weights::is_pytorch(to) || to.extension().is_some_and(|e| e.eq_ignore_ascii_case("safetensors"));
     if !known {
         return Err(Error::Usage(format!("{}: the name must end in .safetensors, .pth or .pt", to.display())));
     }
-    let weights = weights::read(from)?;
+    let mut weights = weights::read(from)?;
+    if frozen {
+        weights::freeze_norms(&mut weights)?;
+    }
     let bytes = if weights::is_pytorch(to) { to_pytorch(&weights)? } else { to_safetensors(&weights)? };
     files::replace(to, &bytes).map_err(|source| Error::Output { file: to.into(), source })?;
     Ok(weights.tensors.len())

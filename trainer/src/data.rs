@@ -91,7 +91,7 @@ pub enum Split {
 /// configuration names no such samples.
 pub fn open(split: Split, config: &Config, description: &Description) -> Result<Option<Dataset>, Error> {
     let Some(source) = source(split, config)? else { return Ok(None) };
-    let dataset = Dataset::open(&source, description.geometry())?;
+    let mut dataset = Dataset::open(&source, description.geometry())?;
     match description.kind {
         ModelKind::Cls => dataset.require_labels()?,
         ModelKind::Single | ModelKind::Joint => dataset.require_masks()?,
@@ -104,7 +104,7 @@ fn source(split: Split, config: &Config) -> Result<Option<Source>, Error> {
     let data = &config.data;
     let wrong = |problem| Error::Usage(format!("data.fold: {problem}"));
     let fold = data.fold().map(|text| text.parse::<Fold>().map_err(wrong)).transpose()?;
-    let part = fold.map(|fold| Part { fold, seed: config.run.seed, held_out: split == Split::Eval });
+    let part = fold.map(|fold| Part { fold, held_out: split == Split::Eval });
     let list = match (split, fold) {
         (Split::Train, _) | (Split::Eval, Some(_)) => &data.train,
         (Split::Eval, None) => &data.eval,

@@ -72,18 +72,32 @@ pub enum Error {
     /// Another process trains in the run directory.
     #[error("another process trains in {}; wait for it, or choose another run.dir", .0.display())]
     Locked(PathBuf),
+    /// A stage of a pipeline ended so.
+    #[error("stage {name}: {source}")]
+    Stage {
+        /// The stage.
+        name: String,
+        /// How it ended.
+        source: Box<Error>,
+    },
     /// The program has a mistake.
     #[error("internal error: {0}; please report it")]
     Panic(String),
 }
 
 impl Error {
+    /// The error as one of a pipeline's stage.
+    pub fn in_stage(self, name: &str) -> Error {
+        Error::Stage { name: name.to_owned(), source: Box::new(self) }
+    }
+
     /// The exit code.
     pub fn exit(&self) -> Exit {
         match self {
             Error::Config(_) | Error::Usage(_) | Error::RunDirectory { .. } => Exit::Usage,
             Error::Output { .. } | Error::Locked(_) => Exit::Usage,
             Error::Ddp(ddp::Error::Difference(_) | ddp::Error::NoGradient { .. }) => Exit::Usage,
+            Error::Stage { source, .. } => source.exit(),
             Error::Data(_) => Exit::BadData,
             Error::Weights(e) if e.is_bad_input() => Exit::BadData,
             Error::Checkpoint(e) => e.exit(),

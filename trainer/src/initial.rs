@@ -55,18 +55,28 @@ fn check_kind(key: &str, kind: ModelKind) -> Result<(), Error> {
 }
 
 fn report(key: &str, file: &Path, loaded: &Loaded) {
-    let list = |names: &[String]| match names {
-        [] => "nothing".to_owned(),
-        [first] => first.clone(),
-        [first, ..] => format!("{} tensors ({first}, …)", names.len()),
+    let (missing, left_over) = (grouped(&loaded.missing), grouped(&loaded.left_over));
+    let text =
+        format!("{key}: {} tensors from {}; missing: {missing}; left over: {left_over}", loaded.copied, file.display());
+    if loaded.missing.is_empty() { tracing::info!("{text}") } else { tracing::warn!("{text}") }
+}
+
+/// All names, those of one layer (what stands before the last dot) in one word: `conv1_1.bn.{weight, bias}`.
+fn grouped(names: &[String]) -> String {
+    let mut layers: Vec<(&str, Vec<&str>)> = Vec::new();
+    for name in names {
+        let (layer, tensor) = name.rsplit_once('.').unwrap_or(("", name));
+        match layers.last_mut().filter(|(last, _)| *last == layer) {
+            Some((_, tensors)) => tensors.push(tensor),
+            None => layers.push((layer, vec![tensor])),
+        }
+    }
+    let word = |(layer, tensors): &(&str, Vec<&str>)| match (*layer, &tensors[..]) {
+        ("", _) => tensors.join(", "),
+        (_, [tensor]) => format!("{layer}.{tensor}"),
+        _ => format!("{layer}.{{{}}}", tensors.join(", ")),
     };
-    tracing::info!(
-        "{key}: {} tensors from {}; missing: {}; left over: {}",
-        loaded.copied,
-        file.display(),
-        list(&loaded.missing),
-        list(&loaded.left_over)
-    );
+    if layers.is_empty() { "nothing".to_owned() } else { layers.iter().map(word).collect::<Vec<_>>().join(", ") }
 }
 
 /// VGG-16-BN of torchvision (`features.N`), or all that a trained `single` shares with the network.
@@ -116,6 +126,13 @@ fn res2net(store: &Store, weights: &Weights, kind: ModelKind) -> Result<Loaded, 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_name_is_told() {
+        let names = ["a.b.weight", "a.b.bias", "fc.weight", "x"].map(str::to_owned);
+        assert_eq!(grouped(&names), "a.b.{weight, bias}, fc.weight, x");
+        assert_eq!(grouped(&[]), "nothing");
+    }
 
     #[test]
     fn torchvisions_sequence_is_understood() {

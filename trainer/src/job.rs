@@ -24,6 +24,8 @@ pub struct Job {
     pub collective: Arc<dyn Collective>,
     /// The launcher, if there is one.
     pub side_channel: Arc<SideChannel>,
+    /// Number of the stage that it is in, from 0; 0 without a pipeline.
+    pub stage: usize,
     stop: StopFlag,
 }
 
@@ -61,7 +63,12 @@ impl Job {
     ) -> Result<Job, Error> {
         let device = choose_device(device, &place)?;
         let collective = connect(&place, comm)?;
-        Ok(Job { place, device, collective, side_channel, stop })
+        Ok(Job { place, device, collective, side_channel, stage: 0, stop })
+    }
+
+    /// The same in a stage of a pipeline, numbered from 0.
+    pub fn in_stage(&self, stage: usize) -> Job {
+        Job { stage, ..self.clone() }
     }
 
     /// Whether this worker was asked to stop.

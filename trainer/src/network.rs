@@ -24,6 +24,8 @@ pub struct Description {
     pub from_features: bool,
     /// Height and width that the network was trained at, in pixels.
     pub size: (usize, usize),
+    /// Whether the file says that size.
+    pub says_size: bool,
     /// Mean that is taken from each channel of 0…1.
     pub mean: [f32; 3],
     /// Standard deviation that it is divided by.
@@ -40,7 +42,9 @@ impl Description {
         let Model { kind, width, .. } = config.model;
         let trained_norms = config.model.norm() != Norm::Frozen;
         let from_features = config.data.input == config::Input::Features;
-        Description { kind, width, trained_norms, from_features, size, mean: g.mean, std: g.std, assumed: Vec::new() }
+        let says_size = false;
+        let (mean, std, assumed) = (g.mean, g.std, Vec::new());
+        Description { kind, width, trained_norms, from_features, size, says_size, mean, std, assumed }
     }
 
     /// What the metadata of a weights file says; the official defaults, named in `assumed`, where it is silent.
@@ -70,7 +74,10 @@ impl Description {
             Some(other) => return Err(wrong("input", other)),
         };
         match get("width") {
-            None => d.assumed.push("width = 1".into()),
+            None => {
+                d.width = width_of(weights);
+                d.assumed.push(format!("width = {}", d.width));
+            }
             Some(v) => d.width = v.parse().ok().filter(|w| WIDTHS.contains(w)).ok_or_else(|| wrong("width", v))?,
         }
         match get("size") {
@@ -79,7 +86,10 @@ impl Description {
                 d.size = (side, side);
                 d.assumed.push(format!("size = {side} × {side}"));
             }
-            Some(v) => d.size = pair(v).ok_or_else(|| wrong("size", v))?,
+            Some(v) => {
+                d.size = pair(v).ok_or_else(|| wrong("size", v))?;
+                d.says_size = true;
+            }
         }
         for (key, target) in [("mean", &mut d.mean), ("std", &mut d.std)] {
             match get(key) {
@@ -131,6 +141,13 @@ fn pair(v: &str) -> Option<(usize, usize)> {
 fn triple(v: &str) -> Option<[f32; 3]> {
     let numbers: Vec<f32> = v.split(',').map(str::parse).collect::<Result<_, _>>().ok()?;
     numbers.try_into().ok().filter(|v: &[f32; 3]| v.iter().all(|x| x.is_finite()))
+}
+
+/// The width of a file without metadata, by the first norm of an encoder, which has 64 channels at width 1.
+fn width_of(weights: &Weights) -> f64 {
+    let is_first = |name: &str| ["vgg16.conv1_1.bn.weight", "res2net.bn1.weight", "bn1.weight"].contains(&name);
+    let channels = weights.tensors.iter().find(|(name, _)| is_first(name)).map(|(_, tensor)| tensor.numel());
+    channels.map(|n| n as f64 / 64.0).filter(|width| WIDTHS.contains(width)).unwrap_or(1.0)
 }
 
 /// What a file without metadata holds, by its tensors.

@@ -287,6 +287,26 @@ pub fn has_trained_encoder(weights: &Weights) -> bool {
     weights.tensors.iter().any(|(name, _)| in_encoder(name))
 }
 
+/// Makes the encoders' ordinary norms frozen ones that compute the same.
+pub fn freeze_norms(weights: &mut Weights) -> Result<(), Error> {
+    let in_encoder = |name: &str| !name.starts_with("fuse.");
+    let counted: Vec<String> = weights
+        .tensors
+        .iter()
+        .filter(|(name, _)| in_encoder(name))
+        .filter_map(|(name, _)| name.strip_suffix(COUNTER).map(|norm| format!("{norm}{VARIANCE}")))
+        .collect();
+    for (name, tensor) in weights.tensors.iter_mut().filter(|(name, _)| counted.contains(name)) {
+        let failed = |source| Error::Tensor { name: name.clone(), source };
+        *tensor = tensor.f_add_scalar(EPSILON).map_err(failed)?;
+    }
+    weights.tensors.retain(|(name, _)| !in_encoder(name) || !name.ends_with(COUNTER));
+    if let Some(norm) = weights.metadata.get_mut("norm") {
+        *norm = "frozen".to_owned();
+    }
+    Ok(())
+}
+
 const COUNTER: &str = ".num_batches_tracked";
 const VARIANCE: &str = ".running_var";
 /// What an ordinary norm adds to the variance and a frozen one does not.

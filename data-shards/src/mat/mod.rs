@@ -51,11 +51,25 @@ pub fn read(path: &Path, wanted: &[&str]) -> Result<Vec<Array>, Error> {
     read_from(file, path, wanted)
 }
 
+/// The shapes of the variables named in `wanted`, in its order, with nothing read but where they stand.
+///
+/// # Errors
+/// As [`read`].
+pub fn shapes(path: &Path, wanted: &[&str]) -> Result<Vec<Vec<usize>>, Error> {
+    let file = File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let arrays = search(file, path, wanted, false)?;
+    Ok(arrays.into_iter().map(|array| array.shape).collect())
+}
+
 /// As [`read`], from anything that can seek; `path` stands in the errors.
 ///
 /// # Errors
 /// As [`read`].
 pub fn read_from<R: Read + Seek>(source: R, path: &Path, wanted: &[&str]) -> Result<Vec<Array>, Error> {
+    search(source, path, wanted, true)
+}
+
+fn search<R: Read + Seek>(source: R, path: &Path, wanted: &[&str], with_values: bool) -> Result<Vec<Array>, Error> {
     let io = |source| Error::Read { path: path.to_owned(), source };
     let mut reader = BufReader::with_capacity(BUFFER, source);
     let length = reader.seek(SeekFrom::End(0)).map_err(io)?;
@@ -64,12 +78,14 @@ pub fn read_from<R: Read + Seek>(source: R, path: &Path, wanted: &[&str]) -> Res
     reader.seek(SeekFrom::Start(version::HEADER)).map_err(io)?;
     let place = Place { path, at: version::HEADER };
     let file = Input { place, reader, left: length.saturating_sub(version::HEADER), big_endian };
-    Search { wanted, found: Vec::new(), present: Vec::new(), others: 0 }.through(file)
+    Search { wanted, with_values, found: Vec::new(), present: Vec::new(), others: 0 }.through(file)
 }
 
 /// What was asked for and what was seen so far.
 struct Search<'a> {
     wanted: &'a [&'a str],
+    /// Else there are none in what is found.
+    with_values: bool,
     found: Vec<Array>,
     /// The first names of the file, for [`Error::MatMissing`].
     present: Vec<String>,
@@ -121,8 +137,13 @@ impl Search<'_> {
         if self.found.iter().any(|array| array.name == header.name) {
             return Err(Error::MatTwice { path: input.place.path.to_owned(), name: header.name });
         }
-        let values = values::read(&mut input, &header)?;
-        input.finish()?;
+        let values = if self.with_values {
+            let values = values::read(&mut input, &header)?;
+            input.finish()?;
+            values
+        } else {
+            Values::U8(Vec::new())
+        };
         self.note(&header.name);
         self.found.push(Array { name: header.name, shape: header.shape, values });
         Ok(())

@@ -53,7 +53,7 @@ pub(super) fn first_problem(c: &Config) -> Option<(&'static str, String)> {
         rule(c.loss.bce + c.loss.dice > 0.0, "loss.bce", || "and loss.dice are both 0: nothing to learn".into()),
         rule(positive(c.loss.cross_entropy), "loss.cross_entropy", || "must be above 0".into()),
         rule(not_negative(c.loss.pixel), "loss.pixel", || "must not be negative".into()),
-        rule(not_negative(c.mix.alpha), "mix.alpha", || "must not be negative".into()),
+        rule((0.0..=4.0).contains(&c.mix.alpha), "mix.alpha", || "must be from 0 to 4".into()),
         rule(c.mix.alpha == 0.0 || c.model.kind == ModelKind::Cls, "mix.alpha", || {
             "mixes images for the classifier only: model.kind=cls, or 0".into()
         }),

@@ -165,6 +165,7 @@ pub struct Data {
     /// A table that adds label and patient to the images of the lists; left out: `labels.csv` beside each list.
     pub labels: Option<PathBuf>,
     /// `K/N`: the samples of `train` are divided into N folds by patient; fold K is for evaluation, the others for training.
+    /// A patient's fold follows from the id alone: the same in every list, stage and run.
     pub fold: Option<String>,
     /// What the samples are.
     pub input: Input,
@@ -232,7 +233,8 @@ pub enum Augment {
 #[serde(default)]
 #[schemars(deny_unknown_fields)]
 pub struct AugmentTable {
-    /// Largest share of a side that is cut from each edge (official: 7/224), with probability 0.5.
+    /// Largest share of a side that is cut from each edge (official: 7/224), with probability 0.5. The classifier always
+    /// sees a crop of 7/8; there, any value above 0 moves it from the middle to anywhere.
     pub crop: f64,
     /// Probability of a flip top to bottom (official: 0.5).
     pub flip_vertical: f64,
@@ -264,7 +266,8 @@ pub struct Train {
     /// Scale the gradient down to this norm where it is larger; left out: never.
     pub clip_grad_norm: Option<f64>,
     /// A pipeline: configurations that are trained one after the other, each in a folder of the run directory that has
-    /// the name of its file. A pipeline has no other keys but `[run]`; settings on the command line go to all stages.
+    /// the name of its file. A pipeline has no other keys but `[run]`, which goes for all stages in place of
+    /// theirs, as `[comm]` of the first does; settings on the command line go to all stages.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<PathBuf>,
 }
@@ -325,8 +328,8 @@ pub struct Optim {
     pub step_epochs: u64,
     /// Factor by which it does.
     pub step_factor: f64,
-    /// Factors of the rate for parts of the network, by the beginning of their tensors' names: `vgg16 = 0.1`. The longest
-    /// beginning that fits counts; 0 keeps a part as it is.
+    /// Factors of the rate for parts of the network, by the beginning of their tensors' names: `vgg16 = 0.1`, `"vgg16.conv1_1" = 0`.
+    /// The longest beginning that fits counts; 0 keeps a part as it is.
     pub groups: BTreeMap<String, f64>,
 }
 
@@ -383,7 +386,7 @@ pub struct Loss {
 #[serde(default)]
 #[schemars(deny_unknown_fields)]
 pub struct Mix {
-    /// λ is drawn from Beta(alpha, alpha) for each micro-batch; 0: nothing is mixed.
+    /// λ is drawn from Beta(alpha, alpha) for each micro-batch; at most 4; 0: nothing is mixed.
     pub alpha: f64,
 }
 

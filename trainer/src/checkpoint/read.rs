@@ -101,10 +101,19 @@ pub fn resolve_weights(path: &Path) -> Result<PathBuf, Error> {
     if let Some(e) = refused {
         return Err(e);
     }
-    let problem = if path.is_dir() {
-        "neither a run with a complete checkpoint nor a checkpoint"
+    let problem = if let Some(stages) = stages_of(path) {
+        format!("a pipeline; name one of its stages: {stages}")
+    } else if path.is_dir() {
+        "neither a run with a complete checkpoint nor a checkpoint".into()
     } else {
-        "no such file or directory; expected a run, a checkpoint or a weights file"
+        "no such file or directory; expected a run, a checkpoint or a weights file".into()
     };
-    Err(Error::NoWeights { path: path.into(), problem: problem.into() })
+    Err(Error::NoWeights { path: path.into(), problem })
+}
+
+/// The runs of a pipeline's stages that its summary names.
+fn stages_of(path: &Path) -> Option<String> {
+    let summary: serde_json::Value = serde_json::from_slice(&std::fs::read(path.join("summary.json")).ok()?).ok()?;
+    let runs = summary.get("stages")?.as_object()?.keys().map(|name| path.join(name).display().to_string());
+    Some(runs.collect::<Vec<_>>().join(", "))
 }

@@ -59,12 +59,14 @@ impl Cohort {
 
 impl Estimate {
     /// The metrics that get an interval. Those by patient are named by their path in the result.
-    fn headline(&self) -> [(&'static str, Option<f64>); 15] {
+    fn headline(&self) -> [(&'static str, Option<f64>); 17] {
         let (m, s, p) = (self.segmentation.metrics(), &self.slices, &self.patients);
         let segmentation = |x: f64| Some(x).filter(|x| x.is_finite() && !self.segmentation.is_empty());
         [
             ("dice", segmentation(m.dice)),
             ("dice_mean", segmentation(m.dice_mean)),
+            ("iou_pooled", segmentation(m.iou_pooled)),
+            ("iou_mean", segmentation(m.iou_mean)),
             ("iou", segmentation(m.iou)),
             ("mae", segmentation(m.mae)),
             ("dice_patient_mean", self.dice_patient_mean),

@@ -14,7 +14,7 @@ mod tests;
 pub use classification::{Classification, Counts};
 pub use patients::{Diagnosis, Patients, Point};
 pub use record::{RECORD_WIRE, Record};
-pub use segmentation::{Metrics, SampleScore, WIRE, pool, ratio};
+pub use segmentation::{Metrics, SampleScore, pool, ratio};
 
 use bootstrap::{Cohort, Estimate};
 use classification::Ranking;
@@ -85,7 +85,7 @@ impl Evaluation {
         let metrics = [
             ("Dice", "dice", maps.and_then(|m| m.dice)),
             ("mean Dice", "dice_mean", maps.and_then(|m| m.dice_mean)),
-            ("IoU", "iou", maps.and_then(|m| m.iou)),
+            ("official IoU", "iou", maps.and_then(|m| m.iou)),
             ("MAE", "mae", maps.and_then(|m| m.mae)),
             ("AUROC", "auroc", classes.and_then(|c| c.auroc)),
             ("sensitivity", "sensitivity", classes.and_then(|c| c.sensitivity)),
@@ -121,6 +121,12 @@ pub struct Segmentation {
     /// Mean over the patients of each one's pooled Dice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dice_patient_mean: Option<f64>,
+    /// Pooled IoU: over the pixels of the whole split.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iou_pooled: Option<f64>,
+    /// Mean of the samples' IoU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iou_mean: Option<f64>,
     /// Official IoU: mean over the samples, each thresholded at twice its mean prediction.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iou: Option<f64>,
@@ -175,6 +181,8 @@ fn segmentation(records: &[Record], estimate: &Estimate) -> Option<Segmentation>
         masks: m.samples,
         dice: finite(m.dice),
         dice_mean: finite(m.dice_mean),
+        iou_pooled: finite(m.iou_pooled),
+        iou_mean: finite(m.iou_mean),
         dice_patient_mean: estimate.dice_patient_mean,
         iou: finite(m.iou),
         mae: finite(m.mae),

@@ -38,7 +38,8 @@ impl Record {
             | bit(self.label.is_some(), LABEL)
             | bit(self.label == Some(true), COVID)
             | bit(self.probability.is_some(), PROBABILITY);
-        let [_, both, predicted, actual, iou, mae] = self.segmentation.map_or([0.0; 6], SampleScore::to_wire);
+        let score = |s: SampleScore| [s.both, s.predicted, s.actual, s.iou, s.mae];
+        let [both, predicted, actual, iou, mae] = self.segmentation.map_or([0.0; 5], score);
         let patient = self.patient.unwrap_or(0) as f64;
         let probability = self.probability.unwrap_or(0.0);
         [self.index as f64, present as f64, patient, both, predicted, actual, iou, mae, probability]

@@ -22,23 +22,15 @@ pub struct SampleScore {
     pub mae: f64,
 }
 
-/// Number of float64 values of a score on the wire.
-pub const WIRE: usize = 6;
-
 impl SampleScore {
-    /// The score as numbers, to be gathered over the ranks.
-    pub fn to_wire(self) -> [f64; WIRE] {
-        [self.index as f64, self.both, self.predicted, self.actual, self.iou, self.mae]
-    }
-
-    /// Inverse of [`Self::to_wire`].
-    pub fn from_wire(v: [f64; WIRE]) -> SampleScore {
-        SampleScore { index: v[0] as u64, both: v[1], predicted: v[2], actual: v[3], iou: v[4], mae: v[5] }
-    }
-
     /// Dice of this sample alone; 1 where neither prediction nor mask has a lesion.
     pub fn dice(&self) -> f64 {
         ratio(2.0 * self.both, self.predicted + self.actual)
+    }
+
+    /// Intersection over union of this sample alone; 1 where neither prediction nor mask has a lesion.
+    pub fn overlap(&self) -> f64 {
+        ratio(self.both, self.predicted + self.actual - self.both)
     }
 }
 
@@ -51,6 +43,10 @@ pub struct Metrics {
     pub dice: f64,
     /// Mean of the samples' Dice.
     pub dice_mean: f64,
+    /// Pooled IoU: over the pixels of the whole split.
+    pub iou_pooled: f64,
+    /// Mean of the samples' IoU.
+    pub iou_mean: f64,
     /// Official IoU: mean over the samples, each thresholded at twice its mean prediction.
     pub iou: f64,
     /// Mean absolute error, mean over the samples.
@@ -80,6 +76,7 @@ pub(super) struct Sums {
     predicted: f64,
     actual: f64,
     dice: f64,
+    overlap: f64,
     iou: f64,
     mae: f64,
 }
@@ -88,7 +85,8 @@ impl Sums {
     /// Of one sample.
     pub(super) fn of(s: &SampleScore) -> Sums {
         let (both, predicted, actual) = (s.both, s.predicted, s.actual);
-        Sums { samples: 1.0, both, predicted, actual, dice: s.dice(), iou: s.iou, mae: s.mae }
+        let (dice, overlap) = (s.dice(), s.overlap());
+        Sums { samples: 1.0, both, predicted, actual, dice, overlap, iou: s.iou, mae: s.mae }
     }
 
     /// Adds `other`, counted `weight` times.
@@ -98,6 +96,7 @@ impl Sums {
         self.predicted += weight * other.predicted;
         self.actual += weight * other.actual;
         self.dice += weight * other.dice;
+        self.overlap += weight * other.overlap;
         self.iou += weight * other.iou;
         self.mae += weight * other.mae;
     }
@@ -117,6 +116,8 @@ impl Sums {
             samples: self.samples as usize,
             dice: self.dice(),
             dice_mean: self.dice / n,
+            iou_pooled: ratio(self.both, self.predicted + self.actual - self.both),
+            iou_mean: self.overlap / n,
             iou: self.iou / n,
             mae: self.mae / n,
         }
@@ -137,6 +138,8 @@ mod tests {
         assert_eq!(m.samples, 2);
         assert!((m.dice - 0.8).abs() < 1e-12);
         assert!((m.dice_mean - (80.0 / 90.0) / 2.0).abs() < 1e-12);
+        assert!((m.iou_pooled - 40.0 / 60.0).abs() < 1e-12);
+        assert!((m.iou_mean - (40.0 / 50.0) / 2.0).abs() < 1e-12);
         assert!((m.mae - 0.05).abs() < 1e-12);
     }
 
@@ -154,11 +157,5 @@ mod tests {
     #[test]
     fn nothing_found_where_nothing_is_counts_as_right() {
         assert_eq!(pool(vec![score(0, 0.0, 0.0, 0.0)]).dice, 1.0);
-    }
-
-    #[test]
-    fn the_wire_keeps_every_bit() {
-        let s = score(7, 1.0, 1.0 / 3.0, 3.0);
-        assert_eq!(SampleScore::from_wire(s.to_wire()), s);
     }
 }

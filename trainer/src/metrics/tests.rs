@@ -46,8 +46,10 @@
 //!     rows = [r for u in units for r in u]
 //!     s = np.array([r["s"] for r in rows if r["s"]], float)
 //!     d = lambda s: 2 * s[:, 0].sum() / (s[:, 1] + s[:, 2]).sum()
+//!     j = lambda s: s[:, 0].sum() / (s[:, 1] + s[:, 2] - s[:, 0]).sum()
 //!     known = [u for u in units if u[0]["p"] is not None]
-//!     out = dict(dice=d(s), dice_mean=np.mean([d(x[None]) for x in s]), iou=s[:, 3].mean(), mae=s[:, 4].mean())
+//!     out = dict(dice=d(s), dice_mean=np.mean([d(x[None]) for x in s]), iou=s[:, 3].mean(), mae=s[:, 4].mean(),
+//!                iou_pooled=j(s), iou_mean=np.mean([j(x[None]) for x in s]))
 //!     if known:
 //!         out["dice_patient_mean"] = np.mean([d(np.array([r["s"] for r in u if r["s"]], float)) for u in known])
 //!     c = [r for r in rows if r["l"] is not None]
@@ -145,6 +147,8 @@ fn by_slice_and_by_patient_as_numpy_and_scikit_learn() {
     let expected = [
         ("dice", 0.2741125216267484, [0.22128730992880571, 0.32556618692238476]),
         ("dice_mean", 0.24784004360154607, [0.1941599406391545, 0.3016375721625243]),
+        ("iou_pooled", 0.15882409778250156, [0.12440871385190504, 0.194434048273484]),
+        ("iou_mean", 0.15687472635775637, [0.12084531168051094, 0.192702174950147]),
         ("iou", 0.5018650690714518, [0.4668099300109129, 0.5353392605939239]),
         ("mae", 0.4947240352630615, [0.45537774646192974, 0.5334326304149333]),
         ("dice_patient_mean", 0.26926962355222134, [0.22810014467610779, 0.32101650070091853]),
@@ -176,6 +180,8 @@ fn slices_are_drawn_where_no_patient_is_known() {
     let expected = [
         ("dice", 0.2854936389871154, [0.2119715595098497, 0.34101005653011524]),
         ("dice_mean", 0.2505139374928944, [0.18236016011082193, 0.30798266180509054]),
+        ("iou_pooled", 0.16651652363567399, [0.11855052657982156, 0.20555282258100122]),
+        ("iou_mean", 0.16162529334898748, [0.11105727431731408, 0.20417351708253526]),
         ("iou", 0.5147778193155924, [0.43625104331970216, 0.6028575880425413]),
         ("mae", 0.49201234181722003, [0.41491796596377506, 0.5738171480139908]),
         ("sensitivity", 0.45, [0.22714646464646465, 0.6923913043478261]),

@@ -54,12 +54,12 @@ impl Cls {
         let weights = self.fc.row(COVID).view([1, -1, 1, 1]);
         (&output.layer4 * weights).sum_dim_intlist([1i64].as_slice(), false, None::<Kind>)
     }
+}
 
-    /// Grad-CAM (Selvaraju et al., ICCV 2017) of the logit of COVID-19 on the last layer, `(N, H/32, W/32)`, not
-    /// scaled. The gradient of the logit is the same at every place, `fc.weight[1] / (H·W)`, for what
-    /// follows the layer is linear; no backward pass is needed.
-    pub fn grad_cam(&self, output: &ClsOutput) -> Tensor {
-        let size = output.layer4.size();
-        (self.activation(output) / (size[2] * size[3]) as f64).relu()
-    }
+/// Grad-CAM (Selvaraju et al., ICCV 2017) of the logit of COVID-19 on the last layer, `(N, H/32, W/32)`, not scaled, from
+/// [`Cls::activation`]. The gradient of the logit is the same at every place, `fc.weight[1] / (H·W)`, for what follows the
+/// layer is linear; no backward pass is needed.
+pub fn grad_cam(activation: &Tensor) -> Tensor {
+    let places: i64 = activation.size().iter().skip(1).product();
+    (activation / places as f64).relu()
 }

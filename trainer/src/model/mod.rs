@@ -16,7 +16,7 @@ mod single;
 mod store;
 mod vgg;
 
-pub use cls::{Cls, ClsOutput};
+pub use cls::{Cls, ClsOutput, grad_cam};
 pub use joint::Joint;
 pub use layers::bilinear;
 pub use norm::{BatchNorm, Group, Norms, Statistics};

@@ -2,6 +2,7 @@
 
 use super::{Files, overlay};
 use crate::error::Error;
+use crate::model::grad_cam;
 use crate::network::{Description, Input, Network, Output};
 use data_shards::decode::Rgb;
 use serde::{Deserialize, Serialize};
@@ -52,7 +53,7 @@ pub(super) fn diagnose(
     let probabilities = logits.softmax(-1, Kind::Float);
     let covid_probability = probabilities.double_value(&[0, 1]);
     // Grad-CAM of the logit of COVID-19: the map that speaks for it, and where it is negative nothing does.
-    let attention = activation.to_kind(Kind::Float).relu();
+    let attention = grad_cam(&activation.to_kind(Kind::Float));
     let seen = description.geometry().view((original.height, original.width));
     let heat = super::resized(&attention.unsqueeze(1), [seen.height as i64, seen.width as i64]);
     files.write("attention.png", &overlay::attention_png(&heat, seen, original)?)?;

@@ -59,7 +59,8 @@ pub(super) fn attention_png(heat: &[f32], seen: Rect, image: &Rgb) -> Result<Vec
 
 /// The colour of 0…1.
 fn hue(strength: f32) -> [f32; 3] {
-    let place = strength.clamp(0.0, 1.0) * (HEAT.len() - 1) as f32;
+    let strength = if strength.is_nan() { 0.0 } else { strength.clamp(0.0, 1.0) };
+    let place = strength * (HEAT.len() - 1) as f32;
     let below = (place as usize).min(HEAT.len() - 2);
     let share = place - below as f32;
     std::array::from_fn(|c| HEAT[below][c] * (1.0 - share) + HEAT[below + 1][c] * share)

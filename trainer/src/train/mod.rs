@@ -7,7 +7,9 @@ mod save;
 mod session;
 mod step;
 
+use crate::data::{self, Split};
 use crate::job::Job;
+use crate::network::Description;
 use crate::{Error, files};
 use protocol::Exit;
 use protocol::config::{Config, Stage};
@@ -53,13 +55,17 @@ pub fn train(config: Config, job: &Job) -> Result<Exit, Error> {
 /// Trains the stages of a pipeline one after the other; those that are finished say so. `run` is the pipeline's
 /// run directory.
 pub fn pipeline(stages: Vec<Stage>, run: &Path, job: &Job) -> Result<Exit, Error> {
+    for stage in &stages {
+        check_data(stage)?;
+    }
     let mut summaries = Map::new();
     for (i, Stage { name, config, .. }) in stages.into_iter().enumerate() {
         if job.is_chief() {
             tracing::info!("stage {}: {name}", i + 1);
         }
         let summary = config.run.dir.join(SUMMARY);
-        let exit = train(config, job)?;
+        STEPS_DONE.store(0, Ordering::Relaxed);
+        let exit = train(config, &job.in_stage(i)).map_err(|e| e.in_stage(&name))?;
         if job.is_chief() {
             let text = std::fs::read(&summary).unwrap_or_default();
             summaries.insert(name, serde_json::from_slice(&text).unwrap_or_default());
@@ -74,6 +80,15 @@ pub fn pipeline(stages: Vec<Stage>, run: &Path, job: &Job) -> Result<Exit, Error
         }
     }
     Ok(Exit::Done)
+}
+
+/// Sees that a stage has its data, before a stage ahead of it trains for days.
+fn check_data(stage: &Stage) -> Result<(), Error> {
+    let description = Description::of(&stage.config);
+    for split in [Split::Train, Split::Eval] {
+        data::open(split, &stage.config, &description).map_err(|e| e.in_stage(&stage.name))?;
+    }
+    Ok(())
 }
 
 /// How a run ended, in its directory.

@@ -46,7 +46,7 @@ impl Session {
         }
         let keep = self.config.checkpoint.keep_best.then_some(self.best).flatten().map(|b| b.step);
         checkpoint::remove_old(&folder, self.config.checkpoint.keep_last, keep);
-        self.job.side_channel.send(&Message::Checkpoint { step: Step(self.step) });
+        self.job.side_channel.send(&Message::Checkpoint { stage: self.job.stage, step: Step(self.step) });
         let fields = Map::from_iter([
             ("name".to_owned(), json!(checkpoint::folder_name(self.step))),
             ("seconds".to_owned(), json!(started.elapsed().as_secs_f64())),

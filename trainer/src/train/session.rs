@@ -71,9 +71,7 @@ impl Session {
             // The others get the same by the broadcast.
             initial::load(&config.model, &network.store)?;
         }
-        for name in network.freeze_unused(&description, &config.loss)? {
-            tracing::warn!("parameter '{name}' is frozen: the configured loss does not depend on it");
-        }
+        say_frozen(&network.freeze_unused(&description, &config.loss)?, &description);
         ddp::same_everywhere(&*job.collective, "its parameters", &ddp::describe_parameters(&network.store))?;
         let reducer = build_reducer(&config, &job, &network, &start)?;
         let step = start.state.as_ref().map_or(0, |s| s.step);
@@ -364,4 +362,21 @@ fn build_reducer(config: &Config, job: &Job, network: &Network, start: &Start) -
 fn shared_sums(config: &Config, job: &Job) -> Option<Arc<SharedSum>> {
     let needed = config.model.norm() == Norm::Sync && job.place.world_size > 1;
     needed.then(|| Arc::new(SharedSum::new(job.collective.clone())))
+}
+
+/// Parameters that take no part are frozen on every rank; those before features are no news.
+fn say_frozen(names: &[String], description: &Description) {
+    let before_features = |name: &str| {
+        ["vgg16.conv1_1.", "vgg16.conv1_2.", "res2net.conv1.", "res2net.bn1.", "conv1.", "bn1."]
+            .iter()
+            .any(|stem| name.starts_with(stem))
+    };
+    let (expected, others): (Vec<_>, Vec<_>) =
+        names.iter().partition(|name| description.from_features && before_features(name));
+    if !expected.is_empty() {
+        tracing::info!("data.input = features: the first stages take no part ({} parameters)", expected.len());
+    }
+    for name in others {
+        tracing::warn!("parameter '{name}' is frozen: the configured loss does not depend on it");
+    }
 }
