@@ -5,7 +5,7 @@ SHELL := bash
 .NOTPARALLEL:
 CARGO ?= cargo
 
-.PHONY: help setup build demo test soak check fmt
+.PHONY: help setup build demo test bench soak check fmt
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -33,6 +33,12 @@ test: setup ## Run the test suite (cargo-nextest where it is installed, else car
 	fi
 	@echo "test: leaks of torch-ext"
 	@torch-ext/tests/leaks.sh
+
+# The peers are Python's; setup/python.sh fetches them, as it does for the tests. An absolute JCS_TEST_PYTHON names another.
+bench: ## Samples a second of the loader, beside PyTorch's DataLoader and webdataset (docs/loader.md)
+	@[ -n "$${JCS_TEST_PYTHON:-}" ] || setup/python.sh
+	$(CARGO) build --release -p data-shards --bin data-shards --example loader_bench
+	@"$${JCS_TEST_PYTHON:-.deps/python/bin/python}" bench/loader.py --build "$${CARGO_TARGET_DIR:-target}/release" $(BENCH)
 
 soak: setup ## The long tests: fuzzing, 10 minutes a target (FUZZ_SECONDS=N: shorter)
 	@scripts/soak.sh

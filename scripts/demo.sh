@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole way once, on synthetic data: phantom, training on 2 workers, evaluation, predictions.
+# The whole way once, on synthetic data: phantom, shards, training on 2 workers, evaluation, predictions.
 # Called by `make demo`, which builds the binaries before. What is there already is kept: a run that
 # was interrupted goes on, a finished one is not repeated. `rm -r demo` starts afresh.
 set -euo pipefail
@@ -21,6 +21,10 @@ else
   "$bin/data-shards" phantom demo/phantom --patients 24 --size 128
 fi
 
+step "shards: demo/shards"
+"$bin/data-shards" pack demo/phantom demo/shards
+"$bin/data-shards" info demo/shards
+
 step "training: configs/demo.toml on $workers workers"
 "$bin/jcs-launch" --nproc-per-node "$workers" configs/demo.toml
 
@@ -36,6 +40,7 @@ cat <<END
 
 == done
   data          demo/phantom/            (images, masks, labels.csv, train.txt, eval.txt)
+  shards        demo/shards/             ($bin/data-shards verify demo/shards)
   run           demo/run/                (config.resolved.toml, metrics.jsonl, summary.json, logs/)
   checkpoints   demo/run/checkpoints/    ($bin/jcs inspect demo/run)
   curves        demo/run/tensorboard/    (tensorboard --logdir demo/run/tensorboard)

@@ -31,7 +31,9 @@ fuzz() { # FOLDER TARGET
 
 seed pth/fuzz/seeds.py pth/fuzz/corpus torch
 seed data-shards/fuzz/seeds.py data-shards/fuzz/corpus/mat scipy
+python3 data-shards/fuzz/seeds_shard.py data-shards/fuzz/corpus/shard
 fuzz pth/fuzz read
 fuzz pth/fuzz unpickle
 fuzz data-shards/fuzz mat
+fuzz data-shards/fuzz shard
 echo "soak: no finding"

@@ -1,9 +1,12 @@
-//! Random changes of a sample: crop, flips, brightness and contrast.
+//! Random changes of a sample: crop, flips, scale, rotation, brightness, contrast and noise.
 //!
-//! Duty: draw what to do with a sample from (seed, epoch, index) alone, and the arithmetic of brightness. Must not: depend
-//! on the thread, the rank or the samples before; switching one augmentation off leaves the draws of the others alone.
+//! Duty: draw what to do with a sample from (seed, epoch, index) alone. Must not: touch pixels, or depend on the thread, the
+//! rank or the samples before; switching one augmentation off leaves the draws of the others alone.
 
-use crate::decode::Rgb;
+use rand_chacha::rand_core::Rng as _;
+
+use crate::affine::Change;
+use crate::noise::Noise;
 use crate::resize::Rect;
 use crate::rng;
 
@@ -23,7 +26,17 @@ pub struct Augment {
     pub brightness: f64,
     /// Contrast about the image's mean is multiplied by 1 ± up to this.
     pub contrast: f64,
+    /// The part that is kept is enlarged by 1 ± up to this about its middle.
+    pub scale: f64,
+    /// Degrees by up to which it is turned about its middle, either way.
+    pub rotation: f64,
+    /// Largest standard deviation of the Gaussian noise that is added to the 0..1 image at the network's size; each sample's
+    /// is uniform between 0 and this.
+    pub noise: f64,
 }
+
+/// Factors by which a part is enlarged, whatever was drawn: what was asked for may be more than there can be.
+const SCALES: (f64, f64) = (0.05, 20.0);
 
 impl Augment {
     /// Nothing happens.
@@ -34,6 +47,9 @@ impl Augment {
         flip_horizontal: 0.0,
         brightness: 0.0,
         contrast: 0.0,
+        scale: 0.0,
+        rotation: 0.0,
+        noise: 0.0,
     };
 
     /// As the official code: up to 7/224 cut from each side with probability 0.5, top to bottom with probability 0.5.
@@ -41,11 +57,14 @@ impl Augment {
     pub const OFFICIAL: Augment =
         Augment { crop: 7.0 / 224.0, crop_probability: 0.5, flip_vertical: 0.5, ..Augment::NONE };
 
-    /// Draws what happens to sample `index` in this epoch: always seven numbers in one order.
+    /// Draws what happens to sample `index` in this epoch: always eleven numbers in one order.
     pub fn draw(&self, seed: u64, epoch: u64, index: usize) -> Draw {
         let mut rng = rng::stream(b"augment\0", seed, epoch, index as u64);
         let [crop, crop_x, crop_y, vertical, horizontal, brightness, contrast] =
             std::array::from_fn(|_| rng::unit(&mut rng));
+        // What came later is drawn later, so that runs without it stay as they were.
+        let [scale, rotation, noise] = std::array::from_fn(|_| rng::unit(&mut rng));
+        let grain = rng.next_u64();
         let share = if crop < self.crop_probability { self.crop.max(0.0) } else { 0.0 };
         Draw {
             share,
@@ -55,6 +74,10 @@ impl Augment {
             flip_horizontal: horizontal < self.flip_horizontal,
             brightness: 1.0 + self.brightness * (2.0 * brightness - 1.0),
             contrast: 1.0 + self.contrast * (2.0 * contrast - 1.0),
+            scale: (1.0 + self.scale * (2.0 * scale - 1.0)).clamp(SCALES.0, SCALES.1),
+            rotation: self.rotation * (2.0 * rotation - 1.0),
+            noise: self.noise.max(0.0) * noise,
+            grain,
         }
     }
 }
@@ -73,6 +96,13 @@ pub struct Draw {
     pub brightness: f64,
     /// Factor of contrast about the mean.
     pub contrast: f64,
+    /// Factor by which the part that is kept is enlarged.
+    pub scale: f64,
+    /// Degrees by which it is turned, counter-clockwise.
+    pub rotation: f64,
+    /// Standard deviation of the noise.
+    pub noise: f64,
+    grain: u64,
 }
 
 impl Draw {
@@ -94,17 +124,16 @@ impl Draw {
         Rect { left, top, width: window.0.min(width), height: window.1.min(height) }
     }
 
-    /// Brightness, then contrast about the image's mean, clamped to 0..1; nothing where both factors are 1.
-    pub fn shade(&self, image: &mut Rgb) {
-        if self.brightness == 1.0 && self.contrast == 1.0 || image.data.is_empty() {
-            return;
-        }
-        let mean = image.data.iter().map(|&value| f64::from(value)).sum::<f64>() / image.data.len() as f64;
-        let factor = (self.brightness * self.contrast) as f32;
-        let shift = (mean * self.brightness * (1.0 - self.contrast)) as f32;
-        for value in &mut image.data {
-            *value = (*value * factor + shift).clamp(0.0, 1.0);
-        }
+    /// Flips, rotation and scale; none where flips are all.
+    pub(crate) fn change(&self) -> Option<Change> {
+        let Draw { scale, rotation, flip_vertical, flip_horizontal, .. } = *self;
+        let turned = (scale != 1.0 || rotation != 0.0) && scale.is_finite() && rotation.is_finite();
+        turned.then_some(Change { rotation, scale, flip_vertical, flip_horizontal })
+    }
+
+    /// The noise to add; none where it has no strength.
+    pub(crate) fn grain(&self) -> Option<Noise> {
+        (self.noise > 0.0).then_some(Noise { key: self.grain, strength: self.noise as f32 })
     }
 }
 

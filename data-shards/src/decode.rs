@@ -33,25 +33,69 @@ pub struct Mask {
     pub data: Vec<u8>,
 }
 
+/// An image as its file has it, but for alpha, which is dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Image {
+    pub(crate) width: usize,
+    pub(crate) height: usize,
+    /// 1 (grey) or 3.
+    pub(crate) channels: usize,
+    /// Height x width x channels, interleaved.
+    pub(crate) levels: Levels,
+}
+
+/// The depth of a file's pixels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Levels {
+    /// 0..=255.
+    Bytes(Vec<u8>),
+    /// 0..=65535.
+    Words(Vec<u16>),
+}
+
+impl Image {
+    /// Three channels of 0..1.
+    pub(crate) fn rgb(&self) -> Rgb {
+        let data = match &self.levels {
+            Levels::Bytes(levels) => three(levels, self.channels, of_byte),
+            Levels::Words(levels) => three(levels, self.channels, of_word),
+        };
+        Rgb { width: self.width, height: self.height, data }
+    }
+}
+
 /// Decodes an image.
 ///
 /// # Errors
 /// [`Error::Read`]; [`Error::Decode`] where the file is no PNG or JPEG, or is damaged or cut short.
 pub fn rgb(path: &Path) -> Result<Rgb, Error> {
-    let image = open(path)?;
+    rgb_of(&read(path)?, path)
+}
+
+/// As [`rgb`], from the bytes of a file; `path` stands in the errors.
+///
+/// # Errors
+/// [`Error::Decode`].
+pub fn rgb_of(file: &[u8], path: &Path) -> Result<Rgb, Error> {
+    Ok(image_of(file, path)?.rgb())
+}
+
+/// As [`rgb_of`], with the levels and channels of the file.
+pub(crate) fn image_of(file: &[u8], path: &Path) -> Result<Image, Error> {
+    let image = decode(file, path)?;
     let (width, height) = (image.width() as usize, image.height() as usize);
-    let data = match image {
-        DynamicImage::ImageLuma8(pixels) => gray(pixels.as_raw(), 1, bytes),
-        DynamicImage::ImageLumaA8(pixels) => gray(pixels.as_raw(), 2, bytes),
-        DynamicImage::ImageRgb8(pixels) => colour(pixels.as_raw(), 3, bytes),
-        DynamicImage::ImageRgba8(pixels) => colour(pixels.as_raw(), 4, bytes),
-        DynamicImage::ImageLuma16(pixels) => gray(pixels.as_raw(), 1, words),
-        DynamicImage::ImageLumaA16(pixels) => gray(pixels.as_raw(), 2, words),
-        DynamicImage::ImageRgb16(pixels) => colour(pixels.as_raw(), 3, words),
-        DynamicImage::ImageRgba16(pixels) => colour(pixels.as_raw(), 4, words),
+    let (channels, levels) = match image {
+        DynamicImage::ImageLuma8(pixels) => (1, Levels::Bytes(pixels.into_raw())),
+        DynamicImage::ImageLumaA8(pixels) => (1, Levels::Bytes(opaque(pixels.as_raw(), 1))),
+        DynamicImage::ImageRgb8(pixels) => (3, Levels::Bytes(pixels.into_raw())),
+        DynamicImage::ImageRgba8(pixels) => (3, Levels::Bytes(opaque(pixels.as_raw(), 3))),
+        DynamicImage::ImageLuma16(pixels) => (1, Levels::Words(pixels.into_raw())),
+        DynamicImage::ImageLumaA16(pixels) => (1, Levels::Words(opaque(pixels.as_raw(), 1))),
+        DynamicImage::ImageRgb16(pixels) => (3, Levels::Words(pixels.into_raw())),
+        DynamicImage::ImageRgba16(pixels) => (3, Levels::Words(opaque(pixels.as_raw(), 3))),
         other => return Err(unexpected(path, &other)),
     };
-    Ok(Rgb { width, height, data })
+    Ok(Image { width, height, channels, levels })
 }
 
 /// Decodes a mask. In a colour file a pixel counts where all three channels have full scale.
@@ -59,10 +103,22 @@ pub fn rgb(path: &Path) -> Result<Rgb, Error> {
 /// # Errors
 /// As [`rgb`].
 pub fn mask(path: &Path) -> Result<Mask, Error> {
-    let image = open(path)?;
+    mask_of(&read(path)?, path)
+}
+
+/// As [`mask`], from the bytes of a file; `path` stands in the errors.
+///
+/// # Errors
+/// [`Error::Decode`].
+pub fn mask_of(file: &[u8], path: &Path) -> Result<Mask, Error> {
+    let image = decode(file, path)?;
     let (width, height) = (image.width() as usize, image.height() as usize);
     let data = match image {
-        DynamicImage::ImageLuma8(pixels) => full_scale(pixels.as_raw(), 1, 1),
+        DynamicImage::ImageLuma8(pixels) => {
+            let mut levels = pixels.into_raw();
+            levels.iter_mut().for_each(|level| *level = u8::from(*level == u8::MAX));
+            levels
+        }
         DynamicImage::ImageLumaA8(pixels) => full_scale(pixels.as_raw(), 2, 1),
         DynamicImage::ImageRgb8(pixels) => full_scale(pixels.as_raw(), 3, 3),
         DynamicImage::ImageRgba8(pixels) => full_scale(pixels.as_raw(), 4, 3),
@@ -88,8 +144,8 @@ pub fn dimensions(path: &Path) -> Result<(usize, usize), Error> {
 }
 
 /// The distinct values of a mask, ascending: 16-bit files in 0..=65535, colour files by their brightest channel.
-pub(crate) fn mask_values(path: &Path) -> Result<BTreeSet<u16>, Error> {
-    let image = open(path)?;
+pub(crate) fn mask_values(file: &[u8], path: &Path) -> Result<BTreeSet<u16>, Error> {
+    let image = decode(file, path)?;
     Ok(match image {
         DynamicImage::ImageLuma16(_)
         | DynamicImage::ImageLumaA16(_)
@@ -99,11 +155,14 @@ pub(crate) fn mask_values(path: &Path) -> Result<BTreeSet<u16>, Error> {
     })
 }
 
-fn open(path: &Path) -> Result<DynamicImage, Error> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })
+}
+
+pub(crate) fn decode(file: &[u8], path: &Path) -> Result<DynamicImage, Error> {
     let read = |source| Error::Read { path: path.to_owned(), source };
-    let file = std::fs::read(path).map_err(read)?;
-    let reader = ImageReader::new(Cursor::new(&file)).with_guessed_format().map_err(read)?;
-    if reader.format() == Some(ImageFormat::Jpeg) && !jpeg_is_whole(&file) {
+    let reader = ImageReader::new(Cursor::new(file)).with_guessed_format().map_err(read)?;
+    if reader.format() == Some(ImageFormat::Jpeg) && !jpeg_is_whole(file) {
         let problem = "the file is cut short (no end marker)".to_owned();
         return Err(Error::Decode { path: path.to_owned(), problem });
     }
@@ -112,7 +171,7 @@ fn open(path: &Path) -> Result<DynamicImage, Error> {
 
 /// Decoders fill what a short JPEG lacks with gray. A scan holds no markers but restarts (0xFF is escaped in it), so a
 /// whole file has its end marker after its last start of scan.
-fn jpeg_is_whole(file: &[u8]) -> bool {
+pub(crate) fn jpeg_is_whole(file: &[u8]) -> bool {
     let last = |marker: u8| file.windows(2).rposition(|pair| pair == [0xff, marker]);
     last(0xd9) > last(0xda)
 }
@@ -125,25 +184,31 @@ fn undecodable(path: &Path, error: &image::ImageError) -> Error {
     Error::Decode { path: path.to_owned(), problem }
 }
 
-fn unexpected(path: &Path, image: &DynamicImage) -> Error {
+pub(crate) fn unexpected(path: &Path, image: &DynamicImage) -> Error {
     let problem = format!("unsupported pixel type {:?}; write it with 8 or 16 bits a channel", image.color());
     Error::Decode { path: path.to_owned(), problem }
 }
 
-fn bytes(value: u8) -> f32 {
-    f32::from(value) / 255.0
+/// A byte as 0..1.
+pub(crate) fn of_byte(level: u8) -> f32 {
+    f32::from(level) / 255.0
 }
 
-fn words(value: u16) -> f32 {
-    f32::from(value) / 65535.0
+/// A word as 0..1.
+pub(crate) fn of_word(level: u16) -> f32 {
+    f32::from(level) / 65535.0
 }
 
-fn gray<T: Copy>(pixels: &[T], channels: usize, scale: impl Fn(T) -> f32) -> Vec<f32> {
-    pixels.chunks_exact(channels).flat_map(|pixel| [scale(pixel[0]); 3]).collect()
+/// Without the alpha behind each pixel's `colours`.
+fn opaque<T: Copy>(pixels: &[T], colours: usize) -> Vec<T> {
+    pixels.chunks_exact(colours + 1).flat_map(|pixel| &pixel[..colours]).copied().collect()
 }
 
-fn colour<T: Copy>(pixels: &[T], channels: usize, scale: impl Fn(T) -> f32) -> Vec<f32> {
-    pixels.chunks_exact(channels).flat_map(|pixel| [scale(pixel[0]), scale(pixel[1]), scale(pixel[2])]).collect()
+fn three<T: Copy>(levels: &[T], channels: usize, scale: impl Fn(T) -> f32) -> Vec<f32> {
+    match channels {
+        1 => levels.iter().flat_map(|&level| [scale(level); 3]).collect(),
+        _ => levels.iter().map(|&level| scale(level)).collect(),
+    }
 }
 
 fn full_scale<T: Copy + PartialEq + image::Primitive>(pixels: &[T], channels: usize, colours: usize) -> Vec<u8> {

@@ -4,10 +4,19 @@
 
 use std::path::PathBuf;
 
+use crate::remote::Blame;
+use crate::shard;
+
 /// Bad input data, or a fault of this crate in handling it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// Something about shards or their index.
+    #[error(transparent)]
+    Shard(#[from] crate::shard::Error),
+    /// Something about a remote data set or its cache.
+    #[error(transparent)]
+    Remote(#[from] crate::remote::Error),
     /// A file cannot be opened or read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
@@ -217,6 +226,14 @@ pub enum Error {
         /// Channels of the network's first stage.
         channels: usize,
     },
+    /// A `.npy` file that is damaged, or of another kind than bytes and floats.
+    #[error("{}: no .npy file that can be used: {problem}", path.display())]
+    Npy {
+        /// The file, or the member of a shard.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// Two variables of one name.
     #[error("{}: there are two variables `{name}`; keep one of them", path.display())]
     MatTwice {
@@ -239,6 +256,18 @@ pub enum Error {
         /// What happened.
         problem: String,
     },
+}
+
+impl Error {
+    /// Whose fault it is.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Error::Remote(error) => error.blame(),
+            Error::Shard(shard::Error::Labels { .. } | shard::Error::Splits { .. }) => Blame::Usage,
+            Error::Worker { .. } => Blame::Machine,
+            _ => Blame::Input,
+        }
+    }
 }
 
 fn and_others(others: usize) -> String {

@@ -1,13 +1,15 @@
 //! First-stage features in place of images, as the public COVID-CS release has them: MATLAB files with the variables
 //! `vgg_feats`, (1, C, H, W), and `res2net_feats`, (1, C, H/2, W/2); the leading 1 may be absent. Bytes hold 20 times
-//! the value; any other class holds the value itself.
+//! the value; any other class holds the value itself. Shards have the same arrays as `.npy` files.
 //!
 //! Duty: a file to maps. Must not: know which layers of a network they come from.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::Error;
 use crate::mat::{self, Array, Values};
+use crate::npy;
+use crate::shard::Feature;
 
 /// What a network takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +132,28 @@ pub fn load(path: &Path, wanted: Wanted) -> Result<Features, Error> {
         *(if is_vgg { &mut features.vgg } else { &mut features.res2net }) = Some(maps);
     }
     Ok(features)
+}
+
+/// Takes features out of the members of a shard that hold them: `file(kind)` has the bytes of each with what to call it.
+///
+/// # Errors
+/// [`Error::Npy`]; [`Error::Features`]; those of `file`.
+pub(crate) fn of_members<'a>(
+    wanted: Wanted,
+    file: impl Fn(Feature) -> Result<(&'a [u8], PathBuf), Error>,
+) -> Result<Features, Error> {
+    let read = |wanted_too: bool, feature: Feature, name: &str| -> Result<Option<Maps>, Error> {
+        if !wanted_too {
+            return Ok(None);
+        }
+        let (bytes, path) = file(feature)?;
+        let (shape, values) = npy::read(&path, bytes)?;
+        maps(&path, Array { name: name.to_owned(), shape, values }, wanted.channels).map(Some)
+    };
+    Ok(Features {
+        vgg: read(wanted.vgg, Feature::Vgg, VGG)?,
+        res2net: read(wanted.res2net, Feature::Res2Net, RES2NET)?,
+    })
 }
 
 fn maps(path: &Path, array: Array, wanted: usize) -> Result<Maps, Error> {

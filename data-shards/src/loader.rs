@@ -6,8 +6,8 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -39,7 +39,25 @@ pub struct LoaderSettings {
 }
 
 type Answer = Result<Sample, Error>;
-type Load = dyn Fn(Request) -> Answer + Send + Sync;
+type Load = dyn Fn(Request, Option<Sample>) -> Answer + Send + Sync;
+
+/// Samples whose memory is used again.
+#[derive(Default)]
+struct Spares(Mutex<Vec<Sample>>);
+
+impl Spares {
+    fn take(&self) -> Option<Sample> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    /// Keeps the sample where fewer than `most` are kept.
+    fn keep(&self, sample: Sample, most: usize) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < most {
+            kept.push(sample);
+        }
+    }
+}
 
 struct Job {
     request: Request,
@@ -53,6 +71,7 @@ pub struct Loader {
     requests: Box<dyn Iterator<Item = Request> + Send>,
     queue: usize,
     pending: VecDeque<Receiver<Answer>>,
+    spares: Arc<Spares>,
     jobs: Option<Sender<Job>>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -68,9 +87,9 @@ impl Loader {
         settings: LoaderSettings,
     ) -> Loader {
         let LoaderSettings { seed, augment, workers, queue } = settings;
-        let load = move |request: Request| {
+        let load = move |request: Request, spare: Option<Sample>| {
             let index = request.index as usize;
-            guarded(dataset.path_of(index), || dataset.load(index, request.epoch, seed, &augment))
+            guarded(|| dataset.path_of(index), || dataset.load_into(spare, index, request.epoch, seed, &augment))
         };
         Loader::start(Arc::new(load), Box::new(requests.fuse()), workers, queue)
     }
@@ -86,6 +105,7 @@ impl Loader {
             requests,
             queue: queue.max(1),
             pending: VecDeque::new(),
+            spares: Arc::default(),
             jobs: None,
             stop: Arc::new(AtomicBool::new(false)),
             threads: Vec::new(),
@@ -98,12 +118,19 @@ impl Loader {
         loader
     }
 
+    /// Hands back a sample that is no longer needed, so that a coming one is written into its memory, which is much quicker
+    /// than to ask the system for more. At most [`LoaderSettings::queue`] are kept; others are dropped.
+    pub fn give_back(&self, sample: Sample) {
+        self.spares.keep(sample, self.queue);
+    }
+
     fn start_threads(&mut self, workers: usize) {
         let (jobs, todo) = unbounded::<Job>();
         for at in 0..workers {
             let (todo, load, stop) = (todo.clone(), Arc::clone(&self.load), Arc::clone(&self.stop));
+            let spares = Arc::clone(&self.spares);
             let thread = std::thread::Builder::new().name(format!("loader-{at}"));
-            match thread.spawn(move || work(&todo, &*load, &stop)) {
+            match thread.spawn(move || work(&todo, &*load, &spares, &stop)) {
                 Ok(thread) => self.threads.push(thread),
                 Err(error) => {
                     self.failed =
@@ -137,7 +164,7 @@ impl Iterator for Loader {
             return Some(Err(error));
         }
         if self.jobs.is_none() {
-            return self.requests.next().map(|request| (self.load)(request));
+            return self.requests.next().map(|request| (self.load)(request, self.spares.take()));
         }
         let answer = self.pending.front()?.recv();
         self.pending.pop_front();
@@ -158,47 +185,51 @@ impl Drop for Loader {
     }
 }
 
-fn work(todo: &Receiver<Job>, load: &Load, stop: &AtomicBool) {
+fn work(todo: &Receiver<Job>, load: &Load, spares: &Spares, stop: &AtomicBool) {
     for Job { request, slot } in todo {
         if stop.load(Ordering::Relaxed) {
             return;
         }
         // The receiver may be gone: the loader was dropped meanwhile.
-        let _ = slot.send(load(request));
+        let _ = slot.send(load(request, spares.take()));
     }
 }
 
 /// A panic becomes an error that names the file. The closure only reads shared data, so nothing is left half done.
-fn guarded(path: &std::path::Path, load: impl FnOnce() -> Answer) -> Answer {
+fn guarded(path: impl FnOnce() -> PathBuf, load: impl FnOnce() -> Answer) -> Answer {
     catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let message =
             text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned());
-        Err(Error::Panic { path: PathBuf::from(path), message })
+        Err(Error::Panic { path: path(), message })
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Pixels;
 
     fn requests(count: u32) -> Box<dyn Iterator<Item = Request> + Send> {
         Box::new((0..count).map(|index| Request { index, epoch: 0 }))
     }
 
-    fn load(request: Request) -> Answer {
-        guarded(std::path::Path::new("bad.png"), || {
-            assert!(request.index != 3, "sample three is bad");
-            Ok(Sample {
-                index: request.index as usize,
-                image: vec![],
-                features: None,
-                mask: vec![],
-                has_mask: false,
-                label: None,
-                source_size: (1, 1),
-            })
-        })
+    fn load(request: Request, _: Option<Sample>) -> Answer {
+        guarded(
+            || PathBuf::from("bad.png"),
+            || {
+                assert!(request.index != 3, "sample three is bad");
+                Ok(Sample {
+                    index: request.index as usize,
+                    image: Pixels::None,
+                    features: None,
+                    mask: vec![],
+                    has_mask: false,
+                    label: None,
+                    source_size: (1, 1),
+                })
+            },
+        )
     }
 
     #[test]
@@ -217,9 +248,9 @@ mod tests {
         use std::sync::atomic::AtomicUsize;
         let started = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&started);
-        let slow = move |request: Request| {
+        let slow = move |request: Request, spare: Option<Sample>| {
             count.fetch_add(1, Ordering::SeqCst);
-            load(Request { index: request.index + 10, ..request })
+            load(Request { index: request.index + 10, ..request }, spare)
         };
         let mut loader = Loader::start(Arc::new(slow), requests(u32::MAX), 3, 4);
         for delivered in 1..20 {

@@ -10,12 +10,7 @@ use crate::rng;
 pub fn epoch_order(len: usize, seed: u64, epoch: u64, shuffle: bool) -> Vec<u32> {
     let mut order: Vec<u32> = (0..u32::try_from(len).unwrap_or(u32::MAX)).collect();
     if shuffle {
-        let mut rng = rng::stream(b"order\0\0\0", seed, epoch, 0);
-        for last in (1..order.len()).rev() {
-            // Below last + 1, so it is an index.
-            let other = rng::below(&mut rng, last as u64 + 1) as usize;
-            order.swap(last, other);
-        }
+        rng::shuffle(&mut rng::stream(b"order\0\0\0", seed, epoch, 0), &mut order);
     }
     order
 }

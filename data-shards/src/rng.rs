@@ -39,6 +39,15 @@ pub(crate) fn below(rng: &mut ChaCha8Rng, n: u64) -> u64 {
     }
 }
 
+/// Fisher-Yates from the end, with unbiased bounded draws.
+pub(crate) fn shuffle<T>(rng: &mut ChaCha8Rng, values: &mut [T]) {
+    for last in (1..values.len()).rev() {
+        // Below last + 1, so it is an index.
+        let other = below(rng, last as u64 + 1) as usize;
+        values.swap(last, other);
+    }
+}
+
 /// Standard normal, by the sum of twelve uniforms (exact enough for image noise, and without `ln`).
 pub(crate) fn normal(rng: &mut ChaCha8Rng) -> f64 {
     (0..6).map(|_| rng.next_u64()).map(|bits| (bits >> 32) as f64 + (bits & 0xffff_ffff) as f64).sum::<f64>()

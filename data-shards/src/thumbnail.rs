@@ -2,11 +2,14 @@
 //!
 //! Duty: the classifier's way from any image to one a little larger than the network's input. Must not: crop or normalise.
 
-use fast_image_resize::images::Image;
+use std::borrow::Cow;
+
+use fast_image_resize::images::{Image as Target, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
-use crate::decode::Rgb;
+use crate::decode::{Image, Levels};
 use crate::resize::{self, Rect};
+use crate::tone::{self, Tone, Toned};
 
 /// Proportions beyond which an image is squeezed, so that a strip of a few pixels cannot fill the memory.
 const LONGEST: usize = 64;
@@ -19,21 +22,46 @@ pub(crate) fn size((height, width): (usize, usize), (crop_height, crop_width): (
     if height <= width { (short, long(width, height)) } else { (long(height, width), short) }
 }
 
-/// Bilinear with antialiasing on 8 bits a channel.
-pub(crate) fn resize(image: &Rgb, height: usize, width: usize) -> Rgb {
-    antialiased(image, height, width)
+/// Bilinear with antialiasing on 8 bits a channel, after brightness and contrast.
+pub(crate) fn resize(image: &Image, tone: Option<Tone>, height: usize, width: usize) -> Image {
+    let levels = antialiased(image, tone, height, width)
         // Cannot fail for sizes that are not 0; then the plain resampling is as good.
-        .unwrap_or_else(|| resize::bilinear(image, Rect::whole(image.width, image.height), height, width))
+        .unwrap_or_else(|| plain(image, tone, height, width));
+    Image { width, height, channels: image.channels, levels: Levels::Bytes(levels) }
 }
 
-fn antialiased(image: &Rgb, height: usize, width: usize) -> Option<Rgb> {
+fn antialiased(image: &Image, tone: Option<Tone>, height: usize, width: usize) -> Option<Vec<u8>> {
     let side = |n: usize| u32::try_from(n).ok();
-    let bytes = image.data.iter().map(|value| (value * 255.0).round() as u8).collect();
-    let source = Image::from_vec_u8(side(image.width)?, side(image.height)?, bytes, PixelType::U8x3).ok()?;
-    let mut target = Image::new(side(width)?, side(height)?, PixelType::U8x3);
+    let kind = if image.channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
+    let bytes = bytes(image, tone);
+    let source = ImageRef::new(side(image.width)?, side(image.height)?, &bytes, kind).ok()?;
+    let mut target = Target::new(side(width)?, side(height)?, kind);
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
     Resizer::new().resize(&source, &mut target, &options).ok()?;
-    Some(Rgb { width, height, data: target.buffer().iter().map(|byte| f32::from(*byte) / 255.0).collect() })
+    Some(target.into_vec())
+}
+
+fn bytes(image: &Image, tone: Option<Tone>) -> Cow<'_, [u8]> {
+    match (&image.levels, tone) {
+        (Levels::Bytes(levels), None) => Cow::Borrowed(levels),
+        (Levels::Bytes(levels), Some(_)) => {
+            let table = tone::table(tone).map(tone::byte);
+            Cow::Owned(levels.iter().map(|&level| table[usize::from(level)]).collect())
+        }
+        (Levels::Words(levels), _) => {
+            Cow::Owned(levels.iter().map(|&level| tone::byte(tone::of_word(level, tone))).collect())
+        }
+    }
+}
+
+fn plain(image: &Image, tone: Option<Tone>, height: usize, width: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    let whole = Rect::whole(image.width, image.height);
+    resize::bilinear_rows(&Toned::of(image, tone), whole, height, width, |_, row| {
+        let column = |x: usize| row.iter().skip(x).step_by(width).map(|&value| tone::byte(value));
+        out.extend((0..width).flat_map(column));
+    });
+    out
 }
 
 #[cfg(test)]

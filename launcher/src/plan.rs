@@ -7,7 +7,7 @@ use crate::mpirun::{Missing, Programs};
 use crate::nodes::{self, NodesError};
 use crate::ranks::{FilterError, RanksFilter};
 use protocol::config::{ConfigError, Device};
-use protocol::{Rank, env};
+use protocol::{Rank, env, without_credentials};
 use std::path::PathBuf;
 
 /// What the user asked for.
@@ -247,7 +247,8 @@ impl Plan {
         let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         let per_node = self.world_size() / self.nodes.max(1);
         let what = self.workers.first().map_or(String::new(), |w| w.command[1..].join(" "));
-        format!("{} × {}: jcs {what}", plural(self.nodes, "node"), plural(per_node, "worker"))
+        let (nodes, workers) = (plural(self.nodes, "node"), plural(per_node, "worker"));
+        without_credentials(&format!("{nodes} × {workers}: jcs {what}"))
     }
 
     /// mpirun's whole command line for one start: every worker is a context of its own, because its

@@ -5,7 +5,7 @@ use crate::attempt::Outcome;
 use crate::cause::{Cause, signal_name};
 use crate::plan::{Plan, Start, Worker};
 use crossbeam_channel::bounded;
-use protocol::{Exit, Step};
+use protocol::{Exit, Step, without_credentials};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::fmt::{self, Write as _};
@@ -170,7 +170,7 @@ pub fn render_plan(plan: &Plan) -> String {
     let _ = writeln!(text, "\nmpirun (JCS_TOKEN, a secret of each start, comes through its environment)");
     let _ = writeln!(text, "  {variables}{}", shell(&plan.command_line(&start)));
     let _ = writeln!(text, "\nnothing was started");
-    text
+    without_credentials(&text)
 }
 
 fn render_worker(text: &mut String, worker: &Worker, start: &Start) {

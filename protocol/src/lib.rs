@@ -5,6 +5,7 @@
 //! configuration files and opens the side channel, nothing else.
 
 pub mod config;
+mod credentials;
 pub mod env;
 pub mod exit;
 mod ids;
@@ -12,5 +13,6 @@ pub mod message;
 pub mod progress;
 pub mod side_channel;
 
+pub use credentials::without_credentials;
 pub use exit::Exit;
 pub use ids::{Rank, Step};

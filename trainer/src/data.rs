@@ -4,12 +4,17 @@ use crate::Error;
 use crate::network::{Description, Input};
 use data_shards::augment::Augment;
 use data_shards::features::Maps;
-use data_shards::{Dataset, Features, Fold, Loader, LoaderSettings, Part, Request, Sample, Source, order, partition};
+use data_shards::remote::{CacheSettings, Location};
+use data_shards::{
+    Dataset, Features, Fold, Geometry, Loader, LoaderSettings, Part, PixelType, Pixels, Request, Sample, Source,
+    partition,
+};
 use protocol::config::{self, Batches, Config, ModelKind};
 use protocol::env::Place;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// A micro-batch.
 pub struct Batch {
@@ -26,15 +31,13 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Stacks samples, in their order, on `device`. `size` is that of images; all features must have one size.
-    pub fn stack(samples: &[Sample], size: (usize, usize), device: Device) -> Result<Batch, Error> {
+    /// Stacks samples, in their order, on `device`. `geometry` is that of images; all features must have one size.
+    pub fn stack(samples: &[Sample], geometry: &Geometry, device: Device) -> Result<Batch, Error> {
         let features: Vec<&Features> = samples.iter().filter_map(|s| s.features.as_ref()).collect();
-        let (height, width) = features.first().map_or(size, |f| f.size());
+        let (height, width) = features.first().map_or((geometry.height, geometry.width), |f| f.size());
         let (h, w) = (height as i64, width as i64);
-        let cat = |parts: Vec<Tensor>| Tensor::cat(&parts, 0).to_device(device);
         let input = if features.is_empty() {
-            let image = |s: &Sample| Tensor::from_slice(&s.image).view([1, 3, h, w]);
-            Input::Images(cat(samples.iter().map(image).collect()))
+            Input::Images(stack_images(samples, geometry, device))
         } else {
             let stacked =
                 |of: fn(&Features) -> Option<&Maps>| stack_maps(&features, of).map(|m| m.map(|t| t.to_device(device)));
@@ -46,7 +49,7 @@ impl Batch {
         let classes: Vec<f32> = samples.iter().flat_map(one_hot).collect();
         Ok(Batch {
             input,
-            masks: cat(samples.iter().map(mask).collect()),
+            masks: Tensor::cat(&samples.iter().map(mask).collect::<Vec<_>>(), 0).to_device(device).to_kind(Kind::Float),
             has_mask: Tensor::from_slice(&has_mask).to_device(device),
             classes: Tensor::from_slice(&classes).view([-1, 2]).to_device(device),
             indices: samples.iter().map(|s| s.index).collect(),
@@ -61,6 +64,27 @@ impl Batch {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.indices.is_empty()
+    }
+}
+
+/// `(N, 3, H, W)` float32, normalised.
+fn stack_images(samples: &[Sample], geometry: &Geometry, device: Device) -> Tensor {
+    let (h, w) = (geometry.height as i64, geometry.width as i64);
+    let one = |sample: &Sample| match &sample.image {
+        Pixels::Float(values) => Tensor::from_slice(values).view([1, 3, h, w]),
+        Pixels::Byte { channels, values } => Tensor::from_slice(values).view([1, *channels as i64, h, w]),
+        Pixels::None => Tensor::zeros([1, 3, h, w], (Kind::Float, Device::Cpu)),
+    };
+    let images: Vec<Tensor> = samples.iter().map(one).collect();
+    let channels = images.iter().map(|image| image.size()[1]).max().unwrap_or(3);
+    let images: Vec<Tensor> = images.iter().map(|image| image.expand([1, channels, h, w], false)).collect();
+    let stacked = Tensor::cat(&images, 0).to_device(device);
+    match geometry.pixels {
+        PixelType::Float => stacked,
+        PixelType::Byte => {
+            let of_channels = |values: [f32; 3]| Tensor::from_slice(&values).view([1, 3, 1, 1]).to_device(device);
+            (stacked.to_kind(Kind::Float) / 255.0 - of_channels(geometry.mean)) / of_channels(geometry.std)
+        }
     }
 }
 
@@ -90,13 +114,28 @@ pub enum Split {
 /// Opens a split and checks that every image, and what else the kind of network needs, is there and fits. None where the
 /// configuration names no such samples.
 pub fn open(split: Split, config: &Config, description: &Description) -> Result<Option<Dataset>, Error> {
+    open_as(split, config, description.kind, description.geometry())
+}
+
+/// As [`open`] of the samples to train on, in the form that `data.normalize` says.
+pub fn open_for_training(config: &Config, description: &Description) -> Result<Option<Dataset>, Error> {
+    let pixels = match config.data.normalize {
+        config::Normalize::Host => PixelType::Float,
+        config::Normalize::Device => PixelType::Byte,
+    };
+    open_as(Split::Train, config, description.kind, Geometry { pixels, ..description.geometry() })
+}
+
+fn open_as(split: Split, config: &Config, kind: ModelKind, geometry: Geometry) -> Result<Option<Dataset>, Error> {
     let Some(source) = source(split, config)? else { return Ok(None) };
-    let mut dataset = Dataset::open(&source, description.geometry())?;
-    match description.kind {
+    let mut dataset = Dataset::open(&source, geometry)?;
+    match kind {
         ModelKind::Cls => dataset.require_labels()?,
         ModelKind::Single | ModelKind::Joint => dataset.require_masks()?,
     }
-    dataset.check_masks()?;
+    if !source.from.is_remote() {
+        dataset.check_masks()?;
+    }
     Ok(Some(dataset))
 }
 
@@ -105,12 +144,47 @@ fn source(split: Split, config: &Config) -> Result<Option<Source>, Error> {
     let wrong = |problem| Error::Usage(format!("data.fold: {problem}"));
     let fold = data.fold().map(|text| text.parse::<Fold>().map_err(wrong)).transpose()?;
     let part = fold.map(|fold| Part { fold, held_out: split == Split::Eval });
-    let list = match (split, fold) {
-        (Split::Train, _) | (Split::Eval, Some(_)) => &data.train,
-        (Split::Eval, None) => &data.eval,
+    let (key, path, splits): (_, _, &[&str]) = match (split, fold) {
+        (Split::Train, _) | (Split::Eval, Some(_)) => ("data.train", &data.train, &["train"]),
+        (Split::Eval, None) => ("data.eval", &data.eval, &["val", "eval", "test"]),
     };
-    let source = Source { list: list.clone(), root: data.root.clone(), labels: data.labels.clone(), part };
-    Ok((!list.as_os_str().is_empty()).then_some(source))
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let from = location(path).map_err(|error| Error::Usage(format!("{key}: {error}")))?;
+    let (root, labels, cache) = (data.root.clone(), data.labels.clone(), cache(data));
+    Ok(Some(Source { from, splits, cache, root, labels, part }))
+}
+
+/// Where the value of `data.train` or `data.eval` leads.
+fn location(path: &Path) -> Result<Location, data_shards::remote::Error> {
+    match path.to_str().filter(|_| config::is_url(path)) {
+        Some(url) => Location::parse(url),
+        None => Ok(Location::from(path.to_owned())),
+    }
+}
+
+/// Takes credentials out of URLs. For a configuration whose data sets are open, before it is written anywhere.
+pub fn hide_credentials(data: &mut config::Data) {
+    for path in [&mut data.train, &mut data.eval] {
+        if let Ok(url) = location(path).map(|from| from.to_string())
+            && config::is_url(path)
+        {
+            *path = PathBuf::from(url);
+        }
+    }
+}
+
+fn cache(data: &config::Data) -> CacheSettings {
+    let default = CacheSettings::default();
+    let limit_bytes = data.cache_limit.as_ref().and_then(config::Bytes::number);
+    CacheSettings { dir: data.cache_dir.clone().unwrap_or(default.dir), limit_bytes, ..default }
+}
+
+/// How many samples there are, and which, for [`crate::ddp::same_everywhere`].
+pub fn describe(train: &Dataset, eval: Option<&Dataset>) -> Vec<String> {
+    let set = |name: &str, set: &Dataset| format!("{name}: {} samples ({:.12}…)", set.len(), set.fingerprint());
+    std::iter::once(set("data.train", train)).chain(eval.map(|eval| set("data.eval", eval))).collect()
 }
 
 /// Weight of each class by which both count alike; 1 and 1 where a class is absent.
@@ -132,6 +206,9 @@ pub fn augmentation(augment: &config::Augment) -> Augment {
             flip_horizontal: t.flip_horizontal,
             brightness: t.brightness,
             contrast: t.contrast,
+            scale: t.scale,
+            rotation: t.rotation,
+            noise: t.noise,
         },
     }
 }
@@ -180,12 +257,12 @@ impl Plan {
     }
 
     /// What this worker asks the loader for, from step `from` up to step `to`.
-    fn requests(self, from: u64, to: u64) -> impl Iterator<Item = Request> + Send + 'static {
+    fn requests(self, dataset: Arc<Dataset>, from: u64, to: u64) -> impl Iterator<Item = Request> + Send + 'static {
         let mut epoch_order: Option<(u64, Vec<u32>)> = None;
         (from..to).flat_map(move |step| {
             let epoch = step / self.steps_per_epoch();
             if epoch_order.as_ref().is_none_or(|(e, _)| *e != epoch) {
-                epoch_order = Some((epoch, order::epoch_order(self.samples, self.seed, epoch, self.shuffle)));
+                epoch_order = Some((epoch, dataset.epoch_order(self.seed, epoch, self.shuffle)));
             }
             let order = epoch_order.as_ref().map_or(&[][..], |(_, o)| o);
             let in_epoch = (step % self.steps_per_epoch()) as usize;
@@ -201,7 +278,7 @@ impl Plan {
 pub struct BatchStream {
     loader: Loader,
     micro: usize,
-    size: (usize, usize),
+    geometry: Geometry,
     device: Device,
 }
 
@@ -218,13 +295,51 @@ impl BatchStream {
             workers: config.data.workers,
             queue: AHEAD * micro.max(config.data.workers),
         };
-        let loader = Loader::new(dataset, plan.clone().requests(from, to), settings);
-        BatchStream { loader, micro, size: config.data.size.height_width(), device }
+        let geometry = *dataset.geometry();
+        let loader = Loader::new(dataset.clone(), plan.clone().requests(dataset, from, to), settings);
+        BatchStream { loader, micro, geometry, device }
     }
 
     /// The next micro-batch. Not to be called more often than the plan has micro-batches.
     pub fn next_batch(&mut self) -> Result<Batch, Error> {
         let samples = self.loader.by_ref().take(self.micro).collect::<Result<Vec<_>, _>>()?;
-        Batch::stack(&samples, self.size, self.device)
+        let batch = Batch::stack(&samples, &self.geometry, self.device)?;
+        samples.into_iter().for_each(|sample| self.loader.give_back(sample));
+        Ok(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(image: Pixels) -> Sample {
+        let (features, mask, label) = (None, vec![0, 1, 1, 0, 0, 1], Some(true));
+        Sample { index: 0, image, features, mask, has_mask: true, label, source_size: (2, 3) }
+    }
+
+    #[test]
+    fn bytes_are_normalised_as_floats_are() {
+        let levels: Vec<u8> = vec![0, 51, 102, 153, 204, 255];
+        let colour: Vec<u8> = (0..18).map(|at| at * 14).collect();
+        let geometry = |pixels| Geometry { pixels, ..Geometry::imagenet(2, 3) };
+        let Geometry { mean, std, .. } = geometry(PixelType::Float);
+        let float = |bytes: &[u8]| {
+            let value = |(at, byte): (usize, &u8)| (f32::from(*byte) / 255.0 - mean[at / 6]) / std[at / 6];
+            Pixels::Float(bytes.iter().enumerate().map(value).collect())
+        };
+        let byte = |channels, values: &[u8]| sample(Pixels::Byte { channels, values: values.to_vec() });
+        let bytes = [byte(1, &levels), byte(3, &colour)];
+        let floats = [sample(float(&levels.repeat(3))), sample(float(&colour))];
+        let stack = |samples: &[Sample], pixels| Batch::stack(samples, &geometry(pixels), Device::Cpu).unwrap();
+        let (bytes, floats) = (stack(&bytes, PixelType::Byte), stack(&floats, PixelType::Float));
+        let (Input::Images(a), Input::Images(b)) = (&bytes.input, &floats.input) else { panic!("no images") };
+        assert_eq!((a.size(), a.kind()), (vec![2, 3, 2, 3], Kind::Float));
+        assert!(a.allclose(b, 1e-6, 1e-6, false), "{a} {b}");
+        assert_eq!(bytes.masks.kind(), Kind::Float);
+        assert_eq!(f64::try_from(bytes.masks.sum(None)).unwrap(), 6.0);
+        let gray = stack(&[sample(Pixels::Byte { channels: 1, values: levels })], PixelType::Byte);
+        let Input::Images(gray) = gray.input else { panic!("no images") };
+        assert_eq!(gray.size(), [1, 3, 2, 3], "gray alone has three channels, too");
     }
 }

@@ -1,6 +1,7 @@
 //! Everything that ends a command, and the exit code that it deserves.
 
 use crate::{checkpoint, ddp, weights};
+use data_shards::remote::Blame;
 use protocol::Exit;
 use protocol::config::ConfigError;
 use std::path::PathBuf;
@@ -98,7 +99,11 @@ impl Error {
             Error::Output { .. } | Error::Locked(_) => Exit::Usage,
             Error::Ddp(ddp::Error::Difference(_) | ddp::Error::NoGradient { .. }) => Exit::Usage,
             Error::Stage { source, .. } => source.exit(),
-            Error::Data(_) => Exit::BadData,
+            Error::Data(e) => match e.blame() {
+                Blame::Usage => Exit::Usage,
+                Blame::Input => Exit::BadData,
+                Blame::Machine => Exit::WorkerFailed,
+            },
             Error::Weights(e) if e.is_bad_input() => Exit::BadData,
             Error::Checkpoint(e) => e.exit(),
             Error::Collective(e) | Error::Ddp(ddp::Error::Collective(e)) if e.is_timeout() => Exit::Hang,

@@ -52,9 +52,10 @@ pub fn evaluate(
     show: &mut dyn FnMut(Progress),
 ) -> Result<Option<Evaluation>, Error> {
     let rounds = dataset.len().div_ceil(job.place.world_size).div_ceil(ROUND);
-    let mine = (job.place.rank.0..dataset.len()).step_by(job.place.world_size);
+    let order = dataset.epoch_order(0, 0, false);
+    let mine: Vec<u32> = order.into_iter().skip(job.place.rank.0).step_by(job.place.world_size).collect();
     let total = mine.len() as u64;
-    let requests = mine.map(|i| Request { index: i as u32, epoch: 0 });
+    let requests = mine.into_iter().map(|index| Request { index, epoch: 0 });
     let workers = settings.workers;
     let loading = LoaderSettings { seed: 0, augment: Augment::NONE, workers, queue: 2 * workers.max(1) };
     let mut records = Vec::new();
@@ -62,7 +63,7 @@ pub fn evaluate(
     let geometry = dataset.geometry();
     for _ in 0..rounds {
         for sample in loader.by_ref().take(ROUND) {
-            let batch = Batch::stack(&[sample?], (geometry.height, geometry.width), job.device)?;
+            let batch = Batch::stack(&[sample?], geometry, job.device)?;
             records.push(record(network, &batch, dataset, settings.metrics.threshold));
             show(Progress { phase: "eval".into(), done: records.len() as u64, total, ..Progress::default() });
         }

@@ -4,7 +4,7 @@ use crate::loss::{self, ClassTargets};
 use crate::model::{self, Cls, ClsOutput, Group, Joint, Norms, Shape, Single, Statistics, Store};
 use crate::weights::{self, Weights};
 use data_shards::features::Wanted;
-use data_shards::{Fit, Geometry};
+use data_shards::{Fit, Geometry, PixelType};
 use protocol::config::{self, Config, Loss, Model, ModelKind, Norm};
 use protocol::config::{SIDES, WIDTHS};
 use std::collections::HashMap;
@@ -128,7 +128,8 @@ impl Description {
     pub fn geometry(&self) -> Geometry {
         let of_images = if self.kind == ModelKind::Cls { Fit::CentreCrop } else { Fit::Stretch };
         let fit = self.features().map_or(of_images, Fit::Features);
-        Geometry { height: self.size.0, width: self.size.1, mean: self.mean, std: self.std, fit }
+        let (height, width) = self.size;
+        Geometry { height, width, mean: self.mean, std: self.std, fit, pixels: PixelType::Float }
     }
 }
 

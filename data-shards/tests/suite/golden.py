@@ -21,4 +21,26 @@ def order(n,seed,epoch):
         j=d%m; o[i],o[j]=o[j],o[i]
     return o
 print(order(10,0,0),order(10,1,2))
-r=stream(b'augment\0',3,1,5); print([(next(r)>>11)/2**53 for _ in range(7)])
+r=stream(b'augment\0',3,1,5); print([(next(r)>>11)/2**53 for _ in range(10)])
+def shuffle(r,o):
+    for i in range(len(o)-1,0,-1):
+        m=i+1
+        while (d:=next(r))<2**64%m: pass
+        j=d%m; o[i],o[j]=o[j],o[i]
+def block_order(shards,seed,epoch,block):
+    starts=[sum(shards[:i]) for i in range(len(shards))]; parts=[list(range(s,s+n)) for s,n in zip(starts,shards)]
+    shuffle(stream(b'shards\0\0',seed,epoch,0),parts); out=[]
+    for b in range(0,len(parts),block):
+        o=sum(parts[b:b+block],[]); shuffle(stream(b'block\0\0\0',seed,epoch,b//block),o); out+=o
+    return out
+print(block_order([3,1,0,4,2],0,0,2),block_order([3,1,0,4,2],7,5,2))
+# The shard of shards.rs.
+import hashlib,zlib
+def header(name,size):
+    h=bytearray(512)
+    def put(at,text): h[at:at+len(text)]=text
+    for at,text in (0,name),(100,b'0000644\0'),(108,b'0000000\0'),(116,b'0000000\0'),(124,b'%011o\0'%size),(136,b'0'*11+b'\0'),(148,b' '*8),(156,b'0'),(257,b'ustar\0'),(263,b'00'): put(at,text)
+    put(148,b'%07o\0'%sum(h)); return bytes(h)
+members=[(b'a-1.png',b'\x89PNG\r\n\x1a\nno image'),(b'a-1.json',b'{"label":1,"patient":"x,\\"y\\""}')]
+tar=b''.join(header(n,len(d))+d+bytes(-len(d)%512) for n,d in members)+bytes(1024)
+print(len(tar),hashlib.sha256(tar).hexdigest(),[f'{zlib.crc32(d):08x}' for _,d in members])

@@ -25,12 +25,23 @@ fn the_order_never_changes() {
 
 #[test]
 fn the_draws_never_change() {
-    // By tests/suite/golden.py: 0.648, 0.565, 0.366, 0.183, 0.218, 0.6727021480955747, 0.1009974302135842.
-    let sure =
-        Augment { flip_horizontal: 0.2, brightness: 1.0, contrast: 1.0, crop_probability: 0.7, ..Augment::OFFICIAL };
+    // By tests/suite/golden.py: 0.648, 0.565, 0.366, 0.183, 0.218, 0.6727021480955747, 0.1009974302135842,
+    // 0.593984330410594, 0.9803036201861157, 0.5301029752392694.
+    let sure = Augment {
+        flip_horizontal: 0.2,
+        brightness: 1.0,
+        contrast: 1.0,
+        crop_probability: 0.7,
+        scale: 0.5,
+        rotation: 10.0,
+        noise: 0.1,
+        ..Augment::OFFICIAL
+    };
     let draw = sure.draw(3, 1, 5);
     assert_eq!((draw.flip_vertical, draw.flip_horizontal), (true, false));
     assert_eq!((draw.brightness, draw.contrast), (2.0 * 0.6727021480955747, 2.0 * 0.1009974302135842));
+    assert_eq!(draw.scale, 1.0 + 0.5 * (2.0 * 0.593984330410594 - 1.0));
+    assert_eq!((draw.rotation, draw.noise), (10.0 * (2.0 * 0.9803036201861157 - 1.0), 0.1 * 0.5301029752392694));
     // floor(0.565 * 17) and floor(0.366 * 17) of up to 16 pixels.
     let rect = draw.rect(512, 512);
     assert_eq!((rect.left, rect.top), (9, 6));

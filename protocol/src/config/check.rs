@@ -19,11 +19,18 @@ pub(super) fn first_problem(c: &Config) -> Option<(&'static str, String)> {
             format!("{} is not from {} to {}", c.model.width, WIDTHS.start(), WIDTHS.end())
         }),
         rule(!c.data.train.as_os_str().is_empty() || !c.train.stages.is_empty(), "data.train", || {
-            "is not given: name a list file, `image mask` a line, or a table `file,label,patient_id,mask`".into()
+            "is not given: name a directory or URL of shards (data-shards pack), a list file, `image mask` a line, or a table \
+             `file,label,patient_id,mask`"
+                .into()
         }),
         rule(SIDES.contains(&h) && SIDES.contains(&w), "data.size", || {
             format!("{h} × {w} pixels: both sides must be from {} to {}", SIDES.start(), SIDES.end())
         }),
+        rule(
+            c.data.cache_limit.as_ref().is_none_or(|limit| limit.number().is_some_and(|n| n > 0)),
+            "data.cache_limit",
+            || "is no whole number of bytes above 0: expected one as in 200000000000, or a text as in \"200GB\"".into(),
+        ),
         rule(c.data.workers <= 256, "data.workers", || format!("{} is above 256", c.data.workers)),
         rule((1..=MOST_SAMPLES).contains(&c.train.micro_batch), "train.micro_batch", || {
             format!("must be from 1 to {MOST_SAMPLES}")
@@ -123,6 +130,9 @@ fn augment_problem(a: &AugmentTable) -> Option<(&'static str, String)> {
         rule(share(a.flip_horizontal), "data.augment.flip_horizontal", || "is a probability: in [0, 1]".into()),
         rule((0.0..1.0).contains(&a.brightness), "data.augment.brightness", || "must be in [0, 1)".into()),
         rule((0.0..1.0).contains(&a.contrast), "data.augment.contrast", || "must be in [0, 1)".into()),
+        rule((0.0..1.0).contains(&a.scale), "data.augment.scale", || "must be in [0, 1)".into()),
+        rule((0.0..=180.0).contains(&a.rotation), "data.augment.rotation", || "is in degrees: in [0, 180]".into()),
+        rule((0.0..=1.0).contains(&a.noise), "data.augment.noise", || "must be in [0, 1]".into()),
     ]
     .into_iter()
     .flatten()

@@ -1,5 +1,6 @@
 //! What is wrong with a configuration, and where.
 
+use crate::without_credentials;
 use std::path::{Path, PathBuf};
 
 /// A configuration that cannot be used. Always exit code 2.
@@ -24,7 +25,7 @@ pub enum ConfigError {
         message: String,
     },
     /// A `KEY=VALUE` argument of another form.
-    #[error("argument '{argument}' is not of the form KEY=VALUE (as in train.epochs=3)")]
+    #[error("argument '{}' is not of the form KEY=VALUE (as in train.epochs=3)", without_credentials(argument))]
     Argument {
         /// The argument.
         argument: String,
@@ -91,7 +92,7 @@ impl std::fmt::Display for Place {
         match self {
             Place::File(file, 0) => write!(f, "{}", file.display()),
             Place::File(file, line) => write!(f, "{}:{line}", file.display()),
-            Place::CommandLine(argument) => write!(f, "argument '{argument}'"),
+            Place::CommandLine(argument) => write!(f, "argument '{}'", without_credentials(argument)),
         }
     }
 }

@@ -2,13 +2,14 @@
 
 use super::error::Place;
 use super::{Config, ConfigError, check};
+use crate::without_credentials;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 /// Keys whose values are paths: relative ones count from the place that they stand in.
-const PATHS: [&str; 9] = [
+const PATHS: [&str; 10] = [
     "run.dir",
     "model.init",
     "model.init_vgg",
@@ -16,6 +17,7 @@ const PATHS: [&str; 9] = [
     "model.init_cls",
     "data.train",
     "data.eval",
+    "data.cache_dir",
     "data.root",
     "data.labels",
 ];
@@ -195,7 +197,7 @@ fn resolve_paths(table: &mut Table, sources: &Sources<'_>) {
     for key in PATHS {
         let Some((section, name)) = key.split_once('.') else { continue };
         let Some(Value::String(path)) = table.get_mut(section).and_then(|s| s.get_mut(name)) else { continue };
-        if path.is_empty() || path.starts_with(super::stages::BESIDE) {
+        if path.is_empty() || path.starts_with(super::stages::BESIDE) || super::is_url(Path::new(&*path)) {
             continue;
         }
         let resolved: PathBuf = sources.place(key).folder().join(&*path);
@@ -224,9 +226,11 @@ fn describe(key: &str, message: &str) -> String {
         "train.global_batch" => "expected a whole number or \"auto\"",
         "data.size" => "expected a whole number or [height, width]",
         "data.augment" => {
-            "expected true, false or a table of crop, flip_vertical, flip_horizontal, brightness, contrast (numbers)"
+            "expected true, false or a table of crop, flip_vertical, flip_horizontal, brightness, contrast, scale, rotation, \
+             noise (numbers)"
         }
-        _ => return message.trim().replace('\n', ", "),
+        "data.cache_limit" => "expected a number of bytes, or a text as in \"200GB\"",
+        _ => return without_credentials(message).trim().replace('\n', ", "),
     };
     hint.into()
 }
@@ -287,6 +291,25 @@ mod tests {
         assert!(matches!(c.train.global_batch, GlobalBatch::Auto(_)));
         assert_eq!(c.data.size, Size::Rectangle([64, 96]));
         assert!(matches!(c.data.augment, Augment::Table(t) if t.crop == 0.1));
+    }
+
+    #[test]
+    fn urls_stay_as_they_are() {
+        let overrides = ["data.train=s3://bucket/covid", "data.cache_dir=cache", "data.cache_limit=200GB"];
+        let c =
+            parse("data.eval = 'https://h/a/../b'\n", Path::new("conf/x.toml"), &overrides.map(String::from)).unwrap();
+        assert_eq!(
+            (c.data.train.to_str(), c.data.eval.to_str()),
+            (Some("s3://bucket/covid"), Some("https://h/a/../b"))
+        );
+        assert_eq!(c.data.cache_dir.as_deref(), Some(Path::new("cache")));
+        assert_eq!(c.data.cache_limit.and_then(|limit| limit.number()), Some(200_000_000_000));
+        let limit = |text: &str| error(GOOD, &[&format!("data.cache_limit={text}")]);
+        let secret = error(GOOD, &["data.trains=http://me:secret@h"]) + &error(GOOD, &["http://me:secret@h"]);
+        assert!(!secret.contains("secret") && secret.contains("data.trains=http://***@h"), "{secret}");
+        for text in ["many", "1.5TB", "'5 apples'", "-3", "99999999TB", "0"] {
+            assert!(limit(text).contains("data.cache_limit: "), "{text}: {}", limit(text));
+        }
     }
 
     #[test]

@@ -18,6 +18,13 @@ pub use load::{load, parse};
 pub use schema::*;
 pub use stages::Stage;
 
+use std::path::Path;
+
+/// Whether the value of a path is the URL of a data set.
+pub fn is_url(path: &Path) -> bool {
+    path.to_str().is_some_and(|text| text.contains("://"))
+}
+
 impl Config {
     /// The JSON schema of the configuration file, as committed in `configs/schema.json`.
     pub fn json_schema() -> serde_json::Value {

@@ -155,11 +155,17 @@ impl Model {
 #[serde(default)]
 #[schemars(deny_unknown_fields)]
 pub struct Data {
-    /// The training samples: a list file, `image mask` a line, or a table (`.csv`) with the columns `file`, `label` (1 =
-    /// COVID-19, else 0), `patient_id` and `mask`, as far as they are known.
+    /// The training samples: a directory of shards that `data-shards pack` wrote, or its URL (`file://`, `http://`, `https://`,
+    /// `s3://`); of a directory with several splits the one named `train`. Or a list file, `image mask` a line, or a table
+    /// (`.csv`) with the columns `file`, `label` (1 = COVID-19, else 0), `patient_id` and `mask`, as far as they are known.
     pub train: PathBuf,
-    /// The evaluation samples, likewise.
+    /// The evaluation samples, likewise; of a directory with several splits the one named `val`, else `eval`, else `test`.
     pub eval: PathBuf,
+    /// Folder on a disk of each node in which shards of a URL are kept, for all workers of the node and for later runs; left
+    /// out: `jcs-cache-UID` in `TMPDIR`, or in `/var/tmp`.
+    pub cache_dir: Option<PathBuf>,
+    /// Bytes that may be kept there, as a number or as in `"200GB"`; left out: as many as the disk has room for, less a twentieth.
+    pub cache_limit: Option<Bytes>,
     /// Folder that the lists' paths count from; left out: each list's own.
     pub root: Option<PathBuf>,
     /// A table that adds label and patient to the images of the lists; left out: `labels.csv` beside each list.
@@ -171,6 +177,8 @@ pub struct Data {
     pub input: Input,
     /// Height and width that the network sees, in pixels; a single number is both.
     pub size: Size,
+    /// Where training images are normalised. Evaluation and prediction always do it on the host.
+    pub normalize: Normalize,
     /// Random changes of the training samples.
     pub augment: Augment,
     /// Whether each epoch has an order of its own.
@@ -196,6 +204,52 @@ pub enum Input {
     /// MATLAB files with the first stages' features, `vgg_feats` and `res2net_feats`, as the public COVID-CS release has
     /// them. Of the augmentation only flips apply.
     Features,
+}
+
+/// Values of `data.normalize`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Normalize {
+    /// In floating point before the image is resized, as the official code does it.
+    #[default]
+    Host,
+    /// On the device. Images are rounded to 8 bits after they are resized, which takes a quarter of the memory, and a twelfth
+    /// where they are gray.
+    Device,
+}
+
+/// Value of `data.cache_limit`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Bytes {
+    /// So many.
+    Number(u64),
+    /// A number with a unit: kB, MB, GB, TB (powers of 1000), KiB, MiB, GiB or TiB (of 1024).
+    Text(String),
+}
+
+impl Bytes {
+    /// How many; none where the text is no number with a unit, or too large.
+    pub fn number(&self) -> Option<u64> {
+        let text = match self {
+            Bytes::Number(number) => return Some(*number),
+            Bytes::Text(text) => text.trim(),
+        };
+        let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic())?);
+        let (power, base) = match unit.to_ascii_lowercase().as_str() {
+            "b" => (0, 1000),
+            "kb" => (1, 1000),
+            "mb" => (2, 1000),
+            "gb" => (3, 1000),
+            "tb" => (4, 1000),
+            "kib" => (1, 1024),
+            "mib" => (2, 1024),
+            "gib" => (3, 1024),
+            "tib" => (4, 1024),
+            _ => return None,
+        };
+        number.trim().parse::<u64>().ok()?.checked_mul(u64::pow(base, power))
+    }
 }
 
 /// Value of `data.size`.
@@ -244,6 +298,12 @@ pub struct AugmentTable {
     pub brightness: f64,
     /// Largest relative change of contrast.
     pub contrast: f64,
+    /// Largest relative change of size, about the middle of what the crop keeps (0.1 = 10 % smaller to 10 % larger).
+    pub scale: f64,
+    /// Largest turn about the middle, in degrees, either way. What comes in from outside of the image is black.
+    pub rotation: f64,
+    /// Largest standard deviation of Gaussian noise, where black is 0 and white is 1.
+    pub noise: f64,
 }
 
 /// `[train]`
@@ -517,11 +577,14 @@ impl Default for Data {
         Data {
             train: PathBuf::new(),
             eval: PathBuf::new(),
+            cache_dir: None,
+            cache_limit: None,
             root: None,
             labels: None,
             fold: None,
             input: Input::Images,
             size: Size::Square(512),
+            normalize: Normalize::Host,
             augment: Augment::Switch(true),
             shuffle: true,
             workers: 2,

@@ -6,11 +6,12 @@ use protocol::config::Config;
 use serde_json::Value;
 
 /// Keys that define what is trained; a run cannot go on with others. Lists are compared by what they hold.
-const FIXED: [&str; 14] = [
+const FIXED: [&str; 15] = [
     "run.seed",
     "model",
     "data.input",
     "data.size",
+    "data.normalize",
     "data.augment",
     "data.shuffle",
     "train.micro_batch",

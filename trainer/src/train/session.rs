@@ -13,7 +13,7 @@ use crate::optim::Optimizer;
 use crate::{Error, checkpoint, evaluate, files, initial};
 use data_shards::Dataset;
 use protocol::Exit;
-use protocol::config::{Batches, Config, GlobalBatch, Metric, Norm};
+use protocol::config::{self, Batches, Config, GlobalBatch, Metric, Norm};
 use protocol::message::Progress;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -53,11 +53,18 @@ pub(super) struct Session {
 
 impl Session {
     /// Checks everything that can be checked before the first step, and goes to where training begins.
-    pub(super) fn open(config: Config, job: Job) -> Result<Session, Error> {
+    pub(super) fn open(mut config: Config, job: Job) -> Result<Session, Error> {
         let description = Description::of(&config);
-        let train_set = data::open(Split::Train, &config, &description)?.map(Arc::new);
+        let train_set = data::open_for_training(&config, &description)?.map(Arc::new);
         let train_set = train_set.ok_or_else(|| Error::Usage("data.train is not given".into()))?;
         let eval_set = data::open(Split::Eval, &config, &description)?.map(Arc::new);
+        // From here on the configuration is written into files and logs.
+        data::hide_credentials(&mut config.data);
+        for remark in [Some(&train_set), eval_set.as_ref()].into_iter().flatten().filter_map(|set| set.remark()) {
+            if job.is_chief() {
+                tracing::warn!("{remark}");
+            }
+        }
         let lock = prepare_run_directory(&config, &job)?;
         let start = resume::find(&config, &job, &train_set, eval_set.as_deref())?;
         let fixed = start.state.as_ref().map(|s| s.global_batch);
@@ -72,6 +79,7 @@ impl Session {
             initial::load(&config.model, &network.store)?;
         }
         say_frozen(&network.freeze_unused(&description, &config.loss)?, &description);
+        ddp::same_everywhere(&*job.collective, "its samples", &data::describe(&train_set, eval_set.as_deref()))?;
         ddp::same_everywhere(&*job.collective, "its parameters", &ddp::describe_parameters(&network.store))?;
         let reducer = build_reducer(&config, &job, &network, &start)?;
         let step = start.state.as_ref().map_or(0, |s| s.step);
@@ -316,10 +324,11 @@ fn to_map(metrics: &Evaluation) -> Map<String, Value> {
 /// Paths that mean the same from any folder.
 fn make_absolute(config: &mut Config) {
     let (data, model) = (&mut config.data, &mut config.model);
-    let paths = [&mut config.run.dir, &mut data.train, &mut data.eval];
+    let paths = [Some(&mut config.run.dir), Some(&mut data.train), Some(&mut data.eval), data.cache_dir.as_mut()];
     let weights = [&mut model.init, &mut model.init_vgg, &mut model.init_res2net, &mut model.init_cls];
     let optional = [&mut data.root, &mut data.labels].into_iter().chain(weights).map(Option::as_mut);
-    for path in paths.into_iter().chain(optional.flatten()).filter(|p| !p.as_os_str().is_empty()) {
+    for path in paths.into_iter().chain(optional).flatten().filter(|p| !p.as_os_str().is_empty() && !config::is_url(p))
+    {
         if let Ok(absolute) = std::path::absolute(&*path) {
             *path = absolute;
         }
