@@ -284,6 +284,12 @@ impl Dataset {
         }
     }
 
+    /// Lets every load that waits for a server, now or from now on, end with an error: for a reader that gives up, and must
+    /// not wait for what others of its threads wait for.
+    pub fn stop(&self) {
+        self.store.stop();
+    }
+
     /// What whoever reads it should know, if anything.
     pub fn remark(&self) -> Option<String> {
         self.store.remark()

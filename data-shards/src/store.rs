@@ -127,6 +127,13 @@ impl Store {
         }
     }
 
+    /// Lets every load that waits for a server end with an error.
+    pub(crate) fn stop(&self) {
+        if let Store::Shards(shards) = self {
+            shards.shards.stop();
+        }
+    }
+
     /// What whoever reads them should know, if anything.
     pub(crate) fn remark(&self) -> Option<String> {
         match self {

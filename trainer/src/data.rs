@@ -276,6 +276,7 @@ impl Plan {
 
 /// This worker's training batches, in order.
 pub struct BatchStream {
+    dataset: Arc<Dataset>,
     loader: Loader,
     micro: usize,
     geometry: Geometry,
@@ -296,13 +297,15 @@ impl BatchStream {
             queue: AHEAD * micro.max(config.data.workers),
         };
         let geometry = *dataset.geometry();
-        let loader = Loader::new(dataset.clone(), plan.clone().requests(dataset, from, to), settings);
-        BatchStream { loader, micro, geometry, device }
+        let loader = Loader::new(dataset.clone(), plan.clone().requests(dataset.clone(), from, to), settings);
+        BatchStream { dataset, loader, micro, geometry, device }
     }
 
     /// The next micro-batch. Not to be called more often than the plan has micro-batches.
     pub fn next_batch(&mut self) -> Result<Batch, Error> {
-        let samples = self.loader.by_ref().take(self.micro).collect::<Result<Vec<_>, _>>()?;
+        let samples = self.loader.by_ref().take(self.micro).collect::<Result<Vec<_>, _>>();
+        // The error is reported at once, not after the patience of threads that wait for a server as well.
+        let samples = samples.inspect_err(|_| self.dataset.stop())?;
         let batch = Batch::stack(&samples, &self.geometry, self.device)?;
         samples.into_iter().for_each(|sample| self.loader.give_back(sample));
         Ok(batch)

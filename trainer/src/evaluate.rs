@@ -63,7 +63,7 @@ pub fn evaluate(
     let geometry = dataset.geometry();
     for _ in 0..rounds {
         for sample in loader.by_ref().take(ROUND) {
-            let batch = Batch::stack(&[sample?], geometry, job.device)?;
+            let batch = Batch::stack(&[sample.inspect_err(|_| dataset.stop())?], geometry, job.device)?;
             records.push(record(network, &batch, dataset, settings.metrics.threshold));
             show(Progress { phase: "eval".into(), done: records.len() as u64, total, ..Progress::default() });
         }

@@ -107,6 +107,10 @@ impl Shards for RemoteShards {
         self.reader(index, shard, held).map(Some)
     }
 
+    fn stop(&self) {
+        self.remote.stop();
+    }
+
     /// Where the cache takes less than the block that is read and the one that is fetched ahead, shards are fetched
     /// again and again.
     fn remark(&self, index: &Index) -> Option<String> {

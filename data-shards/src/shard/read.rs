@@ -47,6 +47,9 @@ pub trait Shards: fmt::Debug + Send + Sync {
         None
     }
 
+    /// Lets every call that waits for a shard, now or from now on, end with an error.
+    fn stop(&self) {}
+
     /// A hint that shards are going to be opened in about this order.
     fn expect(&self, _order: &[usize]) {}
 }
