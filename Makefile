@@ -40,7 +40,7 @@ bench: ## Samples a second of the loader, beside PyTorch's DataLoader and webdat
 	$(CARGO) build --release -p data-shards --bin data-shards --example loader_bench
 	@"$${JCS_TEST_PYTHON:-.deps/python/bin/python}" bench/loader.py --build "$${CARGO_TARGET_DIR:-target}/release" $(BENCH)
 
-soak: setup ## The long tests: fuzzing, 10 minutes a target (FUZZ_SECONDS=N: shorter)
+soak: setup ## The long tests: 100 kills (CHAOS_KILLS=N), fuzzing, 10 minutes a target (FUZZ_SECONDS=N)
 	@scripts/soak.sh
 
 check: setup ## Format, lints, spelling, licences, bans, sources, advisories, docs

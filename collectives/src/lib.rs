@@ -13,13 +13,17 @@ mod alone;
 mod error;
 mod leave;
 mod mpi;
+mod pair;
 mod pending;
+mod waiting;
 
 pub use alone::Alone;
 pub use error::{Error, Label};
 pub use leave::leave_now;
 pub use mpi::Mpi;
+pub use pair::PairSpeed;
 pub use pending::{Pending, Span};
+pub use waiting::{Waits, waits};
 
 use torch_ext::DeviceBuffer;
 

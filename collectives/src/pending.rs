@@ -1,5 +1,6 @@
 //! An operation in flight.
 
+use crate::waiting::during;
 use crate::{Error, Label};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -43,12 +44,12 @@ impl Pending {
 
     /// Waits until the buffer holds the result.
     pub fn wait(self) -> Result<Span, Error> {
-        match self.answer.recv_timeout(self.timeout + SLACK) {
+        during(self.label, || match self.answer.recv_timeout(self.timeout + SLACK) {
             Ok(result) => result,
             Err(RecvTimeoutError::Timeout) => {
                 Err(Error::Timeout { rank: self.rank, label: self.label, seconds: self.timeout.as_secs_f64() })
             }
             Err(RecvTimeoutError::Disconnected) => Err(Error::Broken { rank: self.rank, label: self.label }),
-        }
+        })
     }
 }

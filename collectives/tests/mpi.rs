@@ -66,6 +66,25 @@ fn sums_copies_and_gathers_are_right_on_three_ranks() {
 }
 
 #[test]
+fn pairs_are_measured_while_the_others_wait() {
+    if role().is_none() {
+        return ended_well(&on_ranks(3, "pairs_are_measured_while_the_others_wait", "pairs"));
+    }
+    let c = Mpi::start(Duration::from_secs(30)).unwrap();
+    let label = Label::new(0, "test");
+    for pair in [(0, 1), (0, 2), (1, 2)] {
+        let speed = c.measure_pair(pair, 100_000, label).unwrap();
+        assert_eq!(speed.is_some(), [pair.0, pair.1].contains(&c.rank()));
+        if let Some(speed) = speed {
+            assert!(speed.correct && speed.seconds.is_finite() && speed.latency_seconds > 0.0, "{speed:?}");
+        }
+    }
+    // The communicator of all still works.
+    assert!(c.any(c.rank() == 2, label).unwrap());
+    c.shutdown(label).unwrap();
+}
+
+#[test]
 fn a_rank_that_never_comes_is_reported_with_rank_step_bucket_and_phase() {
     if role().is_none() {
         let out = on_ranks(2, "a_rank_that_never_comes_is_reported_with_rank_step_bucket_and_phase", "late");

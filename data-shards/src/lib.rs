@@ -6,6 +6,7 @@
 
 use std::fmt::Write as _;
 
+mod activity;
 mod affine;
 pub mod augment;
 pub mod dataset;
@@ -34,6 +35,7 @@ mod table;
 mod thumbnail;
 mod tone;
 
+pub use activity::activity;
 pub use dataset::{Dataset, Fit, Geometry, Part, PixelType, Pixels, Sample, Source, load_image};
 pub use error::Error;
 pub use features::Features;

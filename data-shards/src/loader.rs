@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Select, Sender, bounded, unbounded};
 
 use crate::Error;
 use crate::augment::Augment;
@@ -37,6 +38,9 @@ pub struct LoaderSettings {
     /// Samples decoded or in decoding ahead of what was delivered; 0 counts as 1.
     pub queue: usize,
 }
+
+/// How often a wait asks whether it should end.
+const TICK: Duration = Duration::from_millis(100);
 
 type Answer = Result<Sample, Error>;
 type Load = dyn Fn(Request, Option<Sample>) -> Answer + Send + Sync;
@@ -124,6 +128,27 @@ impl Loader {
         self.spares.keep(sample, self.queue);
     }
 
+    /// Waits until the next sample is there, so that [`Iterator::next`] need not; false where `stop`, which is asked now and
+    /// then, says so first. Without threads it returns at once: a sample is then loaded when it is asked for.
+    pub fn wait(&self, stop: &dyn Fn() -> bool) -> bool {
+        let Some(slot) = self.pending.front() else { return true };
+        let mut select = Select::new();
+        select.recv(slot);
+        while select.ready_timeout(TICK).is_err() {
+            if stop() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Lets go of the threads, so that dropping the loader does not wait for what they wait for. Only for a process that is
+    /// about to end; nothing more may be asked for.
+    pub fn abandon(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.clear();
+    }
+
     fn start_threads(&mut self, workers: usize) {
         let (jobs, todo) = unbounded::<Job>();
         for at in 0..workers {
@@ -192,6 +217,7 @@ fn work(todo: &Receiver<Job>, load: &Load, spares: &Spares, stop: &AtomicBool) {
         }
         // The receiver may be gone: the loader was dropped meanwhile.
         let _ = slot.send(load(request, spares.take()));
+        crate::activity::happened();
     }
 }
 
@@ -241,6 +267,24 @@ mod tests {
             let text = answers[3].as_ref().unwrap_err().to_string();
             assert!(text.contains("bad.png") && text.contains("sample three is bad"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_wait_ends_where_it_is_told_to() {
+        let (open, gate) = bounded::<()>(1);
+        let slow = move |request: Request, spare: Option<Sample>| {
+            let _ = gate.recv();
+            load(request, spare)
+        };
+        let mut loader = Loader::start(Arc::new(slow), requests(2), 1, 2);
+        assert!(!loader.wait(&|| true));
+        open.send(()).unwrap();
+        assert!(loader.wait(&|| false) && loader.next().unwrap().is_ok());
+        assert!(!loader.wait(&|| true));
+        // Dropping it would otherwise wait for ever.
+        loader.abandon();
+        drop(loader);
+        drop(open);
     }
 
     #[test]

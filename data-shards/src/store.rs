@@ -254,7 +254,11 @@ impl Files {
     }
 
     fn check(&self, fit: Fit) -> Result<(), Error> {
-        let problem = |entry: &Entry| check_header(entry, fit).err().map(|error| (entry.line, error));
+        let problem = |entry: &Entry| {
+            let problem = check_header(entry, fit).err().map(|error| (entry.line, error));
+            crate::activity::happened();
+            problem
+        };
         let mut problems: Vec<_> = self.entries.par_iter().filter_map(problem).collect();
         let others = problems.len().saturating_sub(SHOWN);
         problems.truncate(SHOWN);

@@ -2,7 +2,8 @@
 //! clock, no process, no socket; every event carries its time since the start.
 
 use crate::cause::{Cause, Death, MpirunEnd, Named, Trouble, What, first_cause};
-use protocol::message::Message;
+use crate::pulse::{Hang, Pulse};
+use protocol::message::{Message, Progress};
 use protocol::{Exit, Rank, Step};
 use std::time::Duration;
 
@@ -75,6 +76,7 @@ const LEAVING: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, Default)]
 struct Peer {
     host: Option<String>,
+    pid: Option<u32>,
     step: Option<Step>,
     finished: Option<(Duration, Exit)>,
     failed: bool,
@@ -89,6 +91,9 @@ pub struct Attempt {
     named: Option<Named>,
     mpirun: Option<MpirunEnd>,
     output_ended: bool,
+    pulse: Pulse,
+    /// Who held the others up when one of them lost patience.
+    suspect: Option<Hang>,
     grace: Duration,
     stop_since: Option<Duration>,
     stop_again: bool,
@@ -97,14 +102,16 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// A start of `world_size` workers that may take `grace` to end when asked.
-    pub fn new(world_size: usize, grace: Duration) -> Attempt {
+    /// A start of `world_size` workers that may take `grace` to end when asked, and `hang_timeout` without progress.
+    pub fn new(world_size: usize, grace: Duration, hang_timeout: Duration) -> Attempt {
         Attempt {
             peers: vec![Peer::default(); world_size],
             troubles: Vec::new(),
             named: None,
             mpirun: None,
             output_ended: false,
+            pulse: Pulse::new(world_size, hang_timeout),
+            suspect: None,
             grace,
             stop_since: None,
             stop_again: false,
@@ -116,7 +123,10 @@ impl Attempt {
     /// Takes in an event.
     pub fn on(&mut self, at: Duration, event: Event) {
         match event {
-            Event::Hello { rank, host, .. } => self.with(rank, |peer| peer.host = Some(host)),
+            Event::Hello { rank, host, pid } => self.with(rank, |peer| {
+                peer.host = Some(host);
+                peer.pid = Some(pid);
+            }),
             Event::Said(rank, message) => self.said(at, rank, message),
             Event::Closed(rank) => self.closed(at, rank),
             Event::Named(named) => self.named = self.named.or(Some(named)),
@@ -131,6 +141,16 @@ impl Attempt {
     /// SIGUSR1 is on its way to the workers.
     pub fn asked(&mut self) {
         self.asked = true;
+    }
+
+    /// The launcher itself was stopped until now.
+    pub fn slept(&mut self, now: Duration) {
+        self.pulse.forgive(now);
+    }
+
+    /// The process of a worker on its host.
+    pub fn pid(&self, rank: Rank) -> Option<u32> {
+        self.peers.get(rank.0)?.pid
     }
 
     /// Whether somebody wants the job to end.
@@ -163,7 +183,8 @@ impl Attempt {
 
     fn said(&mut self, at: Duration, rank: Rank, message: Message) {
         match message {
-            Message::Progress(p) if p.phase == "train" => self.with(rank, |peer| peer.step = Some(Step(p.done))),
+            Message::Beat(beat) => self.pulse.on_beat(at, rank, beat),
+            Message::Progress(progress) => self.progress(at, rank, &progress),
             Message::Failed { step, exit, cause } => self.failed(at, rank, step, exit, cause),
             Message::Finished { exit: exit @ (Exit::Done | Exit::Preempted) } => {
                 self.with(rank, |peer| peer.finished = Some((at, exit)));
@@ -172,12 +193,25 @@ impl Attempt {
                 let step = self.last_step(rank).unwrap_or_default();
                 self.failed(at, rank, step, exit, format!("ended with exit code {}", exit.code()));
             }
-            Message::Checkpoint { .. } | Message::Progress(_) | Message::Hello { .. } => {}
+            Message::Checkpoint { .. } | Message::Hello { .. } => {}
+        }
+    }
+
+    fn progress(&mut self, at: Duration, rank: Rank, progress: &Progress) {
+        self.pulse.on_progress(at);
+        if progress.phase == "train" {
+            self.with(rank, |peer| peer.step = Some(Step(progress.done)));
+            if rank == Rank(0) {
+                self.pulse.on_step(at, Step(progress.done));
+            }
         }
     }
 
     fn failed(&mut self, at: Duration, rank: Rank, step: Step, exit: Exit, cause: String) {
         self.with(rank, |peer| peer.failed = true);
+        if exit == Exit::Hang && self.suspect.is_none() {
+            self.suspect = self.pulse.hang(at);
+        }
         self.troubles.push(Trouble { at, rank, what: What::Failed { step, exit, cause } });
     }
 
@@ -201,7 +235,9 @@ impl Attempt {
         let mpirun = self.mpirun.map(|m| m.at + AFTER_MPIRUN);
         let preempted = self.first_preempted().map(|at| at + self.grace);
         let finished = self.all_finished().map(|at| at + LEAVING);
-        [hello, grace, trouble, mpirun, preempted, finished].into_iter().flatten().collect()
+        let watched = self.troubles.is_empty() && self.mpirun.is_none() && finished.is_none();
+        let hang = self.pulse.deadline().filter(|_| watched);
+        [hello, grace, trouble, mpirun, preempted, finished, hang].into_iter().flatten().collect()
     }
 
     /// When the first worker ended on request, be it the launcher's or another's.
@@ -243,16 +279,32 @@ impl Attempt {
         if grace_over && self.troubles.is_empty() && self.mpirun.is_none() {
             return Outcome::Preempted { confirmed: false };
         }
-        Outcome::Failed(self.cause())
+        Outcome::Failed(self.cause(now))
     }
 
-    fn cause(&self) -> Cause {
+    fn cause(&self, now: Duration) -> Cause {
+        if self.troubles.is_empty()
+            && self.mpirun.is_none()
+            && self.all_finished().is_none()
+            && self.pulse.deadline().is_some_and(|deadline| deadline <= now)
+            && let Some(Hang { rank, step, text }) = self.pulse.hang(now)
+        {
+            return Cause { rank, step: Some(step), exit: Exit::Hang, text };
+        }
         if self.troubles.is_empty()
             && let Some(cause) = self.silence()
         {
             return cause;
         }
         let mut cause = first_cause(&self.troubles, self.named, self.mpirun);
+        if let (Exit::Hang, Some(hang)) = (cause.exit, &self.suspect)
+            && cause.rank != hang.rank
+        {
+            // The one that lost patience is not the one that hangs.
+            let patient = cause.rank.map_or_else(String::new, |rank| format!("rank {rank}"));
+            let text = format!("{}; {patient} gave up: {}", hang.text, cause.text);
+            return Cause { rank: hang.rank, step: Some(hang.step), exit: Exit::Hang, text };
+        }
         cause.step = cause.step.or_else(|| cause.rank.and_then(|rank| self.last_step(rank)));
         cause
     }

@@ -1,9 +1,10 @@
 //! Tests of the state machine; time is a number here.
 
 use super::*;
-use protocol::message::Progress;
+use protocol::message::{Beat, Phase, Progress};
 
 const GRACE: u64 = 30_000;
+const HANG: u64 = 300_000;
 
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -11,7 +12,7 @@ fn ms(n: u64) -> Duration {
 
 /// Two workers that have reported, and then these events.
 fn attempt(events: &[(u64, Event)]) -> Attempt {
-    let mut attempt = Attempt::new(2, ms(GRACE));
+    let mut attempt = Attempt::new(2, ms(GRACE), ms(HANG));
     for rank in 0..2 {
         attempt.on(ms(1), Event::Hello { rank: Rank(rank), host: format!("h{rank}"), pid: 1 });
     }
@@ -67,7 +68,7 @@ fn all_done_and_mpirun_content_is_done() {
 
 #[test]
 fn workers_that_do_not_report_are_named() {
-    let mut a = Attempt::new(3, ms(GRACE));
+    let mut a = Attempt::new(3, ms(GRACE), ms(HANG));
     a.on(ms(1), Event::Hello { rank: Rank(1), host: "h".into(), pid: 1 });
     assert_eq!(a.next(ms(2)), Next::Wait(Some(HELLO_DEADLINE)));
     let cause = cause(&a, 60_000);
@@ -94,7 +95,7 @@ fn a_death_gets_the_last_known_step() {
 
 #[test]
 fn workers_are_asked_once_and_only_when_all_are_there() {
-    let mut a = Attempt::new(2, ms(GRACE));
+    let mut a = Attempt::new(2, ms(GRACE), ms(HANG));
     a.on(ms(10), Event::AskedToStop);
     assert_eq!(a.next(ms(11)), Next::Wait(Some(ms(10 + GRACE))));
     for rank in 0..2 {
@@ -153,4 +154,40 @@ fn workers_that_outlive_mpirun_are_not_waited_for() {
 fn finished_workers_that_do_not_end_are_a_hang() {
     let a = attempt(&[(100, finished(0, Exit::Done)), (100, finished(1, Exit::Done))]);
     assert_eq!(cause(&a, 60_100).exit, Exit::Hang);
+}
+
+fn beat(rank: usize, count: u64, waits: bool) -> Event {
+    let waits_for = waits.then(|| "gradient all-reduce".to_owned());
+    let beat =
+        Beat { count, waits: count, step: Step(7), phase: Phase::Backward, waits_for, bucket: waits.then_some(1) };
+    Event::Said(Rank(rank), Message::Beat(beat))
+}
+
+#[test]
+fn a_halt_is_a_hang_of_the_rank_that_does_not_wait() {
+    let a = attempt(&[(1000, beat(0, 5, false)), (1000, beat(1, 5, false)), (2000, beat(0, 6, true))]);
+    assert_eq!(a.next(ms(2000)), Next::Wait(Some(ms(2000 + HANG))));
+    let cause = cause(&feed(a, &[(HANG, beat(0, 6, true))]), 2000 + HANG);
+    assert_eq!((cause.rank, cause.step, cause.exit), (Some(Rank(1)), Some(Step(7)), Exit::Hang));
+    assert!(cause.text.starts_with("no progress for 300 s") && cause.text.contains("bucket 1"), "{}", cause.text);
+}
+
+#[test]
+fn who_loses_patience_first_is_not_to_blame() {
+    let a = attempt(&[(1000, beat(1, 5, false)), (1000, beat(0, 5, true)), (9000, beat(0, 5, true))]);
+    let a = feed(a, &[(9500, failed(0, Exit::Hang)), (9600, closed(1))]);
+    let cause = cause(&a, 20_000);
+    assert_eq!((cause.rank, cause.exit), (Some(Rank(1)), Exit::Hang));
+    assert!(
+        cause.text.contains("no sign of life for 8 s") && cause.text.ends_with("rank 0 gave up: NaN"),
+        "{}",
+        cause.text
+    );
+}
+
+#[test]
+fn a_launcher_that_slept_waits_again() {
+    let mut a = attempt(&[(1000, beat(0, 5, false)), (1000, beat(1, 5, false))]);
+    a.slept(ms(900_000));
+    assert_eq!(a.next(ms(900_001)), Next::Wait(Some(ms(900_000 + HANG))));
 }

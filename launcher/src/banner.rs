@@ -28,6 +28,9 @@ const ABORTS: [&str; 6] = [
     "job was terminated by a signal",
 ];
 
+/// A race that mpirun loses now and then with the ssh that it starts, to no effect.
+const HARMLESS: &str = "plm:ssh: Warning: setpgid(";
+
 /// The box being read, if any.
 #[derive(Debug, Default)]
 pub struct Banners {
@@ -40,7 +43,8 @@ impl Banners {
         let ruler = line.len() >= 40 && line.bytes().all(|b| b == b'-');
         if self.open.is_empty() && !ruler {
             let lines = vec![line.to_owned()];
-            return Some(Verdict { show: !line.trim().is_empty(), lines, named: None });
+            let show = !line.trim().is_empty() && !line.contains(HARMLESS);
+            return Some(Verdict { show, lines, named: None });
         }
         let closes = ruler && !self.open.is_empty();
         self.open.push(line.to_owned());
@@ -123,5 +127,7 @@ mod tests {
         assert!(verdict.show && verdict.named.is_none() && verdict.lines.len() == 2);
         assert!(read(&["some line"]).show);
         assert!(!read(&[""]).show);
+        let race = "[gpu01:00077] plm:ssh: Warning: setpgid(80,80) failed in parent with errno=Permission denied(13)";
+        assert!(!read(&[race]).show);
     }
 }

@@ -99,6 +99,10 @@ pub fn first_cause(troubles: &[Trouble], named: Option<Named>, mpirun: Option<Mp
         let credible = matches!(n.death, Death::Signal(_)) || earliest.what == What::Gone;
         troubles.iter().find(gone).filter(|_| credible)
     });
+    let deaths = troubles.iter().filter(|t| soon(t, REORDERING) && t.what == What::Gone).count();
+    // Of several deaths the end of mpirun tells only one, and not which: a worker's own host can tell mpirun of it later
+    // than others tell of their failed connections to it.
+    let mpirun = mpirun.filter(|_| deaths < 2);
     told(hopeless.or(accused).unwrap_or(earliest), named, mpirun)
 }
 

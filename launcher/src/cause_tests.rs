@@ -80,6 +80,13 @@ fn mpiruns_exit_code_explains_a_silent_death() {
 }
 
 #[test]
+fn mpiruns_exit_code_is_nobodys_when_several_died_at_once() {
+    // Rank 1 was killed on another host; rank 0 lost its connection to it, and MPI ended it with code 14.
+    let cause = first_cause(&[gone(100, 1), gone(140, 0)], None, ended(200, Death::Code(14)));
+    assert_eq!(summary(cause), (Some(1), Exit::WorkerFailed, "its connection to the launcher closed".into()));
+}
+
+#[test]
 fn a_killed_mpirun_is_a_cause_of_its_own() {
     let killed = ended(1000, Death::Signal(9));
     let expected = (None, Exit::WorkerFailed, "mpirun was killed by signal 9 (SIGKILL)".to_owned());

@@ -7,25 +7,29 @@
 use crate::attempt::Event;
 use crate::events::{Happened, Sender};
 use protocol::Rank;
-use protocol::message::Message;
+use protocol::message::{Message, WELCOME};
+use protocol::side_channel::notice_silence;
 use std::collections::BTreeSet;
-use std::io::{self, BufRead, BufReader, Read};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A connection must show the token by then.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// A longer message is none.
 const LONGEST: u64 = 1 << 20;
-/// Connections without the token that are served at once; further ones are dropped.
+/// Strangers get no more memory than this.
+const LONGEST_HELLO: usize = 1 << 12;
+/// Connections without the token that are served at once, besides one a worker; further ones are dropped, and a worker
+/// that meets this tries again.
 const MOST_STRANGERS: usize = 64;
 
-/// The listener and its connections; dropping it cuts them.
+/// The listeners and their connections; dropping it cuts them.
 #[derive(Debug)]
 pub struct Channel {
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
     shared: Arc<Shared>,
 }
 
@@ -45,11 +49,18 @@ struct Connections {
     strangers: usize,
 }
 
+impl Connections {
+    fn take_stranger(&mut self, most: usize) -> bool {
+        let room = self.strangers < most;
+        self.strangers += usize::from(room);
+        room
+    }
+}
+
 impl Channel {
-    /// Listens on a free port of this machine only.
-    pub fn open(token: &str, world_size: usize, events: Sender) -> io::Result<Channel> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let address = listener.local_addr()?;
+    /// Listens on a free port of each of these addresses of this machine, and nowhere else. One that cannot be listened
+    /// on is left out; it is an error only when none is left.
+    pub fn open(token: &str, world_size: usize, addresses: &[IpAddr], events: Sender) -> io::Result<Channel> {
         let shared = Arc::new(Shared {
             token: token.into(),
             world_size,
@@ -57,14 +68,31 @@ impl Channel {
             connections: Mutex::default(),
             events,
         });
-        let own = Arc::clone(&shared);
-        std::thread::Builder::new().name("accept".into()).spawn(move || accept(&listener, &own))?;
-        Ok(Channel { address, shared })
+        let mut channel = Channel { addresses: Vec::new(), shared };
+        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        for &address in addresses {
+            match channel.listen_on(address) {
+                Ok(address) => channel.addresses.push(address),
+                Err(error) => {
+                    channel.shared.events.send(Happened::Note(format!("cannot listen on {address}: {error}")));
+                    last = error;
+                }
+            }
+        }
+        if channel.addresses.is_empty() { Err(last) } else { Ok(channel) }
     }
 
-    /// Where workers reach it.
-    pub fn address(&self) -> String {
-        self.address.to_string()
+    fn listen_on(&self, address: IpAddr) -> io::Result<SocketAddr> {
+        let listener = TcpListener::bind((address, 0))?;
+        let address = listener.local_addr()?;
+        let own = Arc::clone(&self.shared);
+        std::thread::Builder::new().name("accept".into()).spawn(move || accept(&listener, &own))?;
+        Ok(address)
+    }
+
+    /// Where workers reach it: the addresses with their ports, separated by commas.
+    pub fn addresses(&self) -> String {
+        self.addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",")
     }
 
     /// Closes all connections: workers that still live kill themselves.
@@ -75,8 +103,10 @@ impl Channel {
         for stream in self.shared.lock().held.drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }
-        // Wakes the accepting thread, which then sees that it is over.
-        let _ = TcpStream::connect_timeout(&self.address, Duration::from_secs(1));
+        // Wakes the accepting threads, which then see that it is over.
+        for address in &self.addresses {
+            let _ = TcpStream::connect_timeout(address, Duration::from_secs(1));
+        }
     }
 }
 
@@ -114,10 +144,9 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 }
 
 fn admit(stream: TcpStream, shared: &Arc<Shared>) {
-    if shared.lock().strangers >= MOST_STRANGERS {
+    if !shared.lock().take_stranger(MOST_STRANGERS + shared.world_size) {
         return;
     }
-    shared.lock().strangers += 1;
     let own = Arc::clone(shared);
     let serving = std::thread::Builder::new().name("worker".into()).spawn(move || serve(stream, &own));
     if serving.is_err() {
@@ -134,23 +163,52 @@ fn serve(stream: TcpStream, shared: &Shared) {
     }
 }
 
-/// Waits for the hello; holds the connection of a worker that said a right one.
+/// Waits for the hello; holds and welcomes the connection of a worker that said a right one.
 fn meet(stream: TcpStream, shared: &Shared) -> Result<(Rank, BufReader<TcpStream>), String> {
-    stream.set_read_timeout(Some(HELLO_WITHIN)).map_err(|e| e.to_string())?;
-    let held = stream.try_clone().map_err(|e| e.to_string())?;
-    let mut reader = BufReader::new(stream);
-    let (rank, host, pid) = match next(&mut reader) {
-        Some(Ok(Message::Hello { token, rank, host, pid })) if token == shared.token => (rank, host, pid),
-        Some(Ok(Message::Hello { .. })) => return Err("wrong token".into()),
-        _ => return Err("no hello".into()),
+    let held = prepare(&stream).map_err(|e| e.to_string())?;
+    let (rank, host, pid) = match hello(&stream) {
+        Some(Message::Hello { token, rank, host, pid }) if same(&token, &shared.token) => (rank, host, pid),
+        Some(Message::Hello { .. }) => return Err(format!("wrong token, from {}", peer(&stream))),
+        _ => return Err(format!("no hello, from {}", peer(&stream))),
     };
-    reader.get_ref().set_read_timeout(None).map_err(|e| e.to_string())?;
-    register(rank, held, shared)?;
+    stream.set_read_timeout(None).map_err(|e| e.to_string())?;
+    register(rank, &held, shared)?;
     shared.tell(Event::Hello { rank, host, pid });
-    Ok((rank, reader))
+    Ok((rank, BufReader::new(stream)))
 }
 
-fn register(rank: Rank, held: TcpStream, shared: &Shared) -> Result<(), String> {
+fn peer(stream: &TcpStream) -> String {
+    stream.peer_addr().map_or_else(|_| "?".into(), |address| address.to_string())
+}
+
+/// The first line, byte by byte, so that nothing behind it is lost, and all of it in time: a stranger that sends a byte
+/// now and then gets no more of it than one that sends nothing.
+fn hello(mut stream: &TcpStream) -> Option<Message> {
+    let until = Instant::now() + HELLO_WITHIN;
+    let (mut line, mut byte) = (Vec::new(), [0]);
+    while line.len() < LONGEST_HELLO && byte != *b"\n" {
+        let left = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+        stream.set_read_timeout(Some(left)).ok()?;
+        stream.read_exact(&mut byte).ok()?;
+        line.push(byte[0]);
+    }
+    serde_json::from_slice(&line).ok()
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<TcpStream> {
+    stream.set_write_timeout(Some(HELLO_WITHIN))?;
+    notice_silence(stream)?;
+    stream.try_clone()
+}
+
+/// Takes as long whatever the first difference is, so that the answer's time tells nothing about the token.
+fn same(token: &str, expected: &str) -> bool {
+    let differences = token.bytes().zip(expected.bytes()).fold(0, |sum, (a, b)| sum | (a ^ b));
+    token.len() == expected.len() && differences == 0
+}
+
+/// The welcome is sent under the lock, so that a channel that is cut welcomes nobody any more.
+fn register(rank: Rank, mut held: &TcpStream, shared: &Shared) -> Result<(), String> {
     let mut connections = shared.lock();
     if shared.is_cut() {
         return Err("the job is over".into());
@@ -158,10 +216,13 @@ fn register(rank: Rank, held: TcpStream, shared: &Shared) -> Result<(), String> 
     if rank.0 >= shared.world_size {
         return Err(format!("rank {rank} of {} workers", shared.world_size));
     }
-    if !connections.ranks.insert(rank) {
+    if connections.ranks.contains(&rank) {
         return Err(format!("a second rank {rank}"));
     }
-    connections.held.push(held);
+    let kept = held.try_clone().map_err(|e| e.to_string())?;
+    held.write_all(WELCOME).map_err(|e| e.to_string())?;
+    connections.ranks.insert(rank);
+    connections.held.push(kept);
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! The command line as written. This module knows no plan and starts nothing.
 
+use crate::nodes::slurm::Variables;
+use crate::nodes::{self, Nodes};
 use crate::plan::{PlanError, Request, Task};
 use clap::{Args, Parser, Subcommand};
 use protocol::config::{Config, Device};
@@ -11,6 +13,7 @@ Examples:
   jcs-launch configs/demo.toml               train: one worker a GPU, or one
   jcs-launch --nproc-per-node 2 configs/demo.toml train.epochs=3 optim.lr=1e-3
   jcs-launch --nproc-per-node 2 --dry-run configs/demo.toml
+  jcs-launch --nodes gpu[01-04]:8 configs/demo.toml
   jcs-launch --nproc-per-node 2 eval configs/demo.toml --weights runs/demo
 
 Signals:
@@ -24,10 +27,14 @@ Exit codes:
   3    bad input data
   4    a worker failed and restarts are used up
   5    hang or collective timeout
+  6    a host cannot take part
   143  preempted (SIGTERM or SIGUSR1) after a checkpoint
   128+N  stopped by another signal N
 
-This version runs on the machine that it is started on.";
+Programs, configuration and data lie at the same paths on every host. Other
+hosts are reached over ssh without a password (users, ports and names are taken
+from ssh's configuration), and inside a Slurm allocation through srun. Variables
+OMPI_MCA_... and PRTE_MCA_... are Open MPI's own settings.";
 
 /// Starts the workers of a data-parallel job, one process a GPU, and watches over them.
 #[derive(Debug, Parser)]
@@ -36,9 +43,14 @@ This version runs on the machine that it is started on.";
 #[command(override_usage = "jcs-launch [OPTIONS] CONFIG [KEY=VALUE ...]\n       \
                             jcs-launch [OPTIONS] {eval|predict} ARGUMENTS OF jcs ...")]
 pub struct Cli {
-    /// Where to run: 1, or this machine's name (or localhost), with the number of workers after a colon (localhost:2)
-    #[arg(long, visible_alias = "nnodes", value_name = "SPEC", default_value = "1")]
-    pub nodes: String,
+    /// Where to run: hosts with their numbers of workers (gpu01:8,gpu02:8 or gpu[01-04,07]:8), or how many of those that
+    /// the scheduler or the hostfile names (4, or 2:4 for at least 2) [default: all of these, else this machine]
+    #[arg(long, visible_alias = "nnodes", value_name = "SPEC")]
+    pub nodes: Option<String>,
+
+    /// File that names the hosts, one a line: `host slots=N` or `host:N`, with # comments
+    #[arg(long, value_name = "FILE")]
+    pub hostfile: Option<PathBuf>,
 
     /// Workers on each node; auto is one a GPU, and one where there is none
     #[arg(long, visible_alias = "nproc_per_node", value_name = "N|auto", default_value = "auto")]
@@ -52,6 +64,11 @@ pub struct Cli {
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub grace_period: u32,
 
+    /// How long the job may make no progress before the worker that holds it up is named and the job started again; runs of
+    /// regular steps learn a shorter limit
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
+    pub hang_timeout: u32,
+
     /// Where the workers' output is kept, rank-N.log each, and launcher.log [default: logs in the run directory]
     #[arg(long, value_name = "DIR")]
     pub log_dir: Option<PathBuf>,
@@ -63,6 +80,14 @@ pub struct Cli {
     /// Print the plan (rank, host, device, command, environment) and start nothing
     #[arg(long)]
     pub dry_run: bool,
+
+    /// Ask every host, before anything starts there, whether it can take part (the default)
+    #[arg(long, overrides_with = "no_preflight")]
+    pub preflight: bool,
+
+    /// Start without asking the hosts
+    #[arg(long, overrides_with = "preflight")]
+    pub no_preflight: bool,
 
     /// Configuration file of the training
     #[arg(value_name = "CONFIG", required = true)]
@@ -127,13 +152,25 @@ impl Cli {
         }
     }
 
+    /// The machines that are asked for, seen from the one called `this_host`.
+    pub fn choose_nodes(&self, this_host: &str, slurm: Option<&Variables>) -> Result<Nodes, PlanError> {
+        let read = |file: &PathBuf| {
+            std::fs::read_to_string(file).map_err(|source| PlanError::Hostfile { file: file.clone(), source })
+        };
+        let text = self.hostfile.as_ref().map(read).transpose()?;
+        let hostfile = self.hostfile.as_deref().zip(text.as_deref());
+        let given = nodes::Given { spec: self.nodes.as_deref(), hostfile, slurm, this_host };
+        Ok(nodes::choose(&given)?)
+    }
+
     /// What is asked for, in the planner's words.
-    pub fn request(&self, config: Option<&Config>) -> Request {
+    pub fn request(&self, config: Option<&Config>, nodes: Nodes) -> Request {
         let task = self.task();
         Request {
-            nodes: self.nodes.clone(),
+            nodes,
             nproc: self.nproc_per_node,
             ranks_filter: self.ranks_filter.clone(),
+            most_workers: 0,
             device: config.map_or_else(|| device_of(&task.arguments), |c| c.run.device),
             task,
         }
@@ -200,16 +237,23 @@ mod tests {
     }
 
     #[test]
+    fn the_last_word_on_the_preflight_counts() {
+        let asks = |line| !parse(line).unwrap().no_preflight;
+        assert!(asks("jcs-launch a.toml") && asks("jcs-launch --no-preflight --preflight a.toml"));
+        assert!(!asks("jcs-launch --no-preflight a.toml") && !asks("jcs-launch --preflight a.toml --no-preflight"));
+    }
+
+    #[test]
     fn torchrun_spellings_are_accepted() {
         let cli = parse("jcs-launch --nnodes=1 --nproc_per_node=2 a.toml").unwrap();
-        assert_eq!((cli.nodes.as_str(), cli.nproc_per_node), ("1", Nproc::Count(2)));
+        assert_eq!((cli.nodes.as_deref(), cli.nproc_per_node), (Some("1"), Nproc::Count(2)));
     }
 
     #[test]
     fn subcommands_pass_everything_on() {
         let cli = parse("jcs-launch --nproc-per-node 2 eval a.toml --weights w --device cpu --dry-run").unwrap();
         assert!(!cli.dry_run);
-        let request = cli.request(None);
+        let request = cli.request(None, cli.choose_nodes("h", None).unwrap());
         assert_eq!(request.task.command, "eval");
         assert_eq!(request.task.arguments, ["a.toml", "--weights", "w", "--device", "cpu", "--dry-run"]);
         assert_eq!(request.device, Device::Cpu);
@@ -222,12 +266,27 @@ mod tests {
         std::fs::write(&file, "run.device = \"cpu\"\ndata.train = \"t.txt\"\n").unwrap();
         let device = |rest: &str| {
             let line = format!("jcs-launch eval {} --weights w {rest}", file.display());
-            parse(line.trim_end()).unwrap().request(None).device
+            let cli = parse(line.trim_end()).unwrap();
+            cli.request(None, cli.choose_nodes("h", None).unwrap()).device
         };
         assert_eq!(
             [device(""), device("--device cuda"), device("run.device=auto")],
             [Device::Cpu, Device::Cuda, Device::Auto]
         );
+    }
+
+    #[test]
+    fn a_hostfile_is_read_or_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("hosts");
+        let choose = || {
+            let line = format!("jcs-launch --hostfile {} a.toml", file.display());
+            parse(&line).unwrap().choose_nodes("h", None).map_err(|e| e.to_string())
+        };
+        let error = choose().unwrap_err();
+        assert!(error.starts_with(&format!("--hostfile {}: No such file", file.display())), "{error}");
+        std::fs::write(&file, "a slots=2\n").unwrap();
+        assert_eq!(choose().unwrap().list, [nodes::Node::new("a", Some(2))]);
     }
 
     #[test]

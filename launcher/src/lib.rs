@@ -1,31 +1,40 @@
 //! `jcs-launch` starts the workers of a data-parallel job through Open MPI's mpirun, watches over
 //! them and leaves nothing behind, however it ends.
 //!
-//! The way of a job: [`cli`] → [`plan`] (pure) → [`job`] (restarts) → [`supervise`] (one start) →
-//! [`report`]. Decisions are pure: [`attempt`] when a start is over, [`cause`] what ended it,
+//! The way of a job: [`cli`] → [`nodes`] → [`plan`] (pure) → [`job`] (restarts) → [`muster`] (which hosts are fit?) →
+//! [`supervise`] (one start) → [`report`]. Decisions are pure: [`attempt`] when a start is over, [`cause`] what ended it,
 //! [`restart`] what follows.
 //!
 //! This crate knows nothing of libtorch and never depends on the trainer: to it a worker is a
 //! program that says hello on the side channel.
 
+pub mod addresses;
 pub mod attempt;
 pub mod banner;
 pub mod cause;
 pub mod channel;
 pub mod cli;
+pub mod earlier;
 pub mod events;
 pub mod job;
 pub mod logs;
 pub mod machine;
 pub mod mpirun;
+pub mod muster;
 pub mod nodes;
+pub mod options;
 pub mod output;
 pub mod plan;
+pub mod probe;
 pub mod processes;
+pub mod pulse;
 pub mod ranks;
+pub mod remote;
 pub mod report;
 pub mod restart;
+pub mod roster;
 pub mod signals;
+pub mod stacks;
 pub mod supervise;
 pub mod tags;
 pub mod terminal;
@@ -33,42 +42,82 @@ pub mod utc;
 
 use cli::Cli;
 use machine::Machine;
+use muster::Muster;
 use plan::{Plan, PlanError};
+use probe::Unfit;
+use probe::wanted::Wanted;
 use protocol::Exit;
 use protocol::config::Config;
+use roster::Roster;
 use std::io::Write;
 use std::path::Path;
 
 /// Does what the command line asks for.
 pub fn run(cli: &Cli) -> Exit {
     match prepare(cli) {
-        Ok((plan, _)) if cli.dry_run => dry_run(&plan),
-        Ok((plan, config)) => job::run(cli, &plan, config.as_ref()),
-        Err(error) => {
-            report::complain(&format!("{error}; exit code {}", Exit::Usage.code()));
-            Exit::Usage
-        }
+        Ok(ready) if cli.dry_run => dry_run(&ready.plan),
+        Ok(ready) => match ready.muster.first(&ready.plan) {
+            Ok(team) => job::run(cli, ready, team),
+            Err(PlanError::Unfit(unfit)) => turn_back(&ready.plan, &unfit),
+            Err(error) => refuse(&error),
+        },
+        Err(error) => refuse(&error),
     }
 }
 
-/// All that can be found out, and go wrong, before anything starts.
-fn prepare(cli: &Cli) -> Result<(Plan, Option<Config>), PlanError> {
+fn refuse(error: &PlanError) -> Exit {
+    let exit = error.exit();
+    report::complain(&format!("{error}; exit code {}", exit.code()));
+    exit
+}
+
+/// All that is wrong with the hosts, at once, between the first line and the last.
+fn turn_back(plan: &Plan, unfit: &Unfit) -> Exit {
+    let table = unfit.table.join("\n");
+    report::complain(&format!("{}\n{table}\njcs-launch: {unfit}; exit code {}", plan.headline(), unfit.exit.code()));
+    unfit.exit
+}
+
+/// A job that is about to start.
+pub struct Ready {
+    /// Where its teams come from.
+    pub muster: Muster,
+    /// The plan for all hosts that are asked for.
+    pub plan: Plan,
+    /// The training's configuration.
+    pub config: Option<Config>,
+}
+
+/// All that can be found out, and go wrong, before any host is asked.
+fn prepare(cli: &Cli) -> Result<Ready, PlanError> {
     let config = cli.load_config()?;
     let file = cli.config.as_deref().unwrap_or(Path::new(""));
     let machine = Machine::look();
+    let nodes = cli.choose_nodes(&machine.host, machine::slurm().as_ref())?;
     let programs = mpirun::Programs::find()?;
-    let plan = plan::plan(&cli.request(config.as_ref()), &machine, &programs)?;
+    let roster = Roster::new(&nodes);
+    let mut request = cli.request(config.as_ref(), nodes);
+    let shares = plan::shares(&request, &machine)?;
+    let worlds = roster.worlds(&shares.iter().map(|share| share.workers).collect::<Vec<_>>());
+    request.most_workers = worlds.last().copied().unwrap_or(1);
+    let plan = plan::plan(&request, &machine, &programs)?;
     if let Some(config) = &config {
-        check_batches(config, file, &cli.overrides, plan.world_size())?;
+        check_batches(config, file, &cli.overrides, &worlds)?;
     }
-    Ok((plan, config))
+    let wanted = match &config {
+        Some(config) => Wanted::of(config, file, &config.stages(file, &cli.overrides)?),
+        None => Wanted::default(),
+    };
+    let muster = Muster { request, machine, programs, wanted, shares, roster, asks: !cli.no_preflight };
+    Ok(Ready { muster, plan, config })
 }
 
 /// Sees that the batches of every configuration that will be trained can be dealt out.
-fn check_batches(config: &Config, file: &Path, overrides: &[String], workers: usize) -> Result<(), PlanError> {
+fn check_batches(config: &Config, file: &Path, overrides: &[String], worlds: &[usize]) -> Result<(), PlanError> {
     let stages = config.stages(file, overrides)?;
     let check = |config: &Config, file: &Path| {
-        config.plan_batches(workers, None).map(drop).map_err(|e| e.located(file, overrides))
+        let fixed = earlier::global_batch(&config.run.dir);
+        config.check_batches(worlds, fixed).map_err(|e| e.located(file, overrides))
     };
     match stages.as_slice() {
         [] => check(config, file)?,

@@ -1,7 +1,8 @@
 //! What this machine has: name, cores, GPUs. Reads `/proc` and the environment; decides nothing.
 
+use crate::nodes::slurm::Variables;
 use protocol::{env, side_channel};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Facts about this machine that a plan depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,10 @@ pub struct Machine {
     pub omp_num_threads: Option<String>,
     /// Whether the launcher runs as root (mpirun wants to be told).
     pub root: bool,
+    /// The working directory.
+    pub folder: PathBuf,
+    /// The names of all environment variables that are set.
+    pub variables: Vec<String>,
 }
 
 impl Machine {
@@ -27,8 +32,31 @@ impl Machine {
             gpus: gpus(),
             omp_num_threads: std::env::var(env::OMP_NUM_THREADS).ok().filter(|v| !v.is_empty()),
             root: nix::unistd::geteuid().is_root(),
+            folder: std::env::current_dir().unwrap_or_default(),
+            variables: std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect(),
         }
     }
+}
+
+impl Machine {
+    /// Whether an environment variable of this name is set.
+    pub fn has(&self, variable: &str) -> bool {
+        self.variables.iter().any(|name| name == variable)
+    }
+}
+
+/// The Slurm allocation that the launcher runs in, if it runs in one. Where the user did not ask for tasks, their number is
+/// Slurm's guess, and says nothing.
+pub fn slurm() -> Option<Variables> {
+    let value = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let either = |name, older| value(name).or_else(|| value(older));
+    let asked = ["SLURM_NTASKS", "SLURM_NTASKS_PER_NODE"].iter().any(|name| value(name).is_some());
+    Some(Variables {
+        node_list: either("SLURM_JOB_NODELIST", "SLURM_NODELIST")?,
+        node_count: either("SLURM_JOB_NUM_NODES", "SLURM_NNODES"),
+        tasks_per_node: value("SLURM_TASKS_PER_NODE").filter(|_| asked),
+        this_node: value("SLURMD_NODENAME"),
+    })
 }
 
 /// Without NVIDIA's driver a left-over `CUDA_VISIBLE_DEVICES` means nothing.

@@ -4,23 +4,30 @@
 use crate::cli::Nproc;
 use crate::machine::Machine;
 use crate::mpirun::{Missing, Programs};
-use crate::nodes::{self, NodesError};
+use crate::nodes::{Node, Nodes, NodesError, Reach};
+use crate::options;
+use crate::probe::Unfit;
+use crate::probe::exchange::ExchangeError;
+use crate::probe::script::{Expected, Gpus};
+use crate::probe::wanted::Wanted;
 use crate::ranks::{FilterError, RanksFilter};
 use protocol::config::{ConfigError, Device};
-use protocol::{Rank, env, without_credentials};
+use protocol::{Exit, Rank, env, without_credentials};
 use std::path::PathBuf;
 
 /// What the user asked for.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// `--nodes` as written.
-    pub nodes: String,
+    /// The machines.
+    pub nodes: Nodes,
     /// `--nproc-per-node`.
     pub nproc: Nproc,
     /// `--ranks-filter` as written.
     pub ranks_filter: Option<String>,
     /// Where the workers will compute.
     pub device: Device,
+    /// How many workers the job may come to have.
+    pub most_workers: usize,
     /// What the workers will do.
     pub task: Task,
 }
@@ -37,8 +44,10 @@ pub struct Task {
 /// A job, planned.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Number of machines.
-    pub nodes: usize,
+    /// The machines and their numbers of workers, in the order of the ranks.
+    pub nodes: Vec<Share>,
+    /// How they are reached.
+    pub reach: Reach,
     /// The workers, by rank.
     pub workers: Vec<Worker>,
     /// Whose output the terminal shows.
@@ -49,6 +58,15 @@ pub struct Plan {
     pub mpirun_env: Vec<(String, String)>,
 }
 
+/// A machine's part of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// The machine, as mpirun calls it.
+    pub host: String,
+    /// Workers on it.
+    pub workers: usize,
+}
+
 /// A worker, planned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Worker {
@@ -56,6 +74,8 @@ pub struct Worker {
     pub rank: Rank,
     /// Its number on its machine.
     pub local_rank: usize,
+    /// Its machine's number.
+    pub node_rank: usize,
     /// Its machine.
     pub host: String,
     /// `cpu` or `cuda:N`.
@@ -69,13 +89,13 @@ pub struct Worker {
 /// What changes with every start of a job.
 #[derive(Clone, Debug)]
 pub struct Start {
-    /// Where the launcher listens.
+    /// Where the launcher listens: addresses with ports, separated by commas.
     pub launcher: String,
     /// Restarts before this start.
     pub restart: u32,
 }
 
-/// A job that cannot run; always exit code 2.
+/// A job that cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// The configuration is wrong.
@@ -90,15 +110,37 @@ pub enum PlanError {
     /// Wrong filter.
     #[error(transparent)]
     Filter(#[from] FilterError),
-    /// `--nodes` and `--nproc-per-node` disagree.
-    #[error("--nodes {spec} has room for {slots} workers, --nproc-per-node asks for {asked}")]
+    /// A hostfile that cannot be read.
+    #[error("--hostfile {}: {source}", file.display())]
+    Hostfile {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Hosts that cannot take part.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
+    /// Hosts that do not work together.
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
+    /// The hosts' slots and `--nproc-per-node` disagree.
+    #[error("host {host} has room for {slots} workers ({host}:{slots}), --nproc-per-node asks for {asked}")]
     Slots {
-        /// `--nodes`.
-        spec: String,
+        /// The host.
+        host: String,
         /// Its number.
         slots: usize,
         /// The other number.
         asked: usize,
+    },
+    /// mpirun cuts hosts at the first colon.
+    #[error(
+        "host [{address}]: mpirun takes no IPv6 addresses: give it a name, in DNS, in /etc/hosts of every host, or in ssh's configuration (Host NAME, HostName {address})"
+    )]
+    Ipv6 {
+        /// The address.
+        address: String,
     },
     /// A GPU is asked for, and there is none.
     #[error("device cuda: this machine shows no GPU (no NVIDIA driver, or an empty CUDA_VISIBLE_DEVICES); cpu works")]
@@ -136,22 +178,51 @@ pub fn plan(request: &Request, machine: &Machine, programs: &Programs) -> Result
         return Err(PlanError::Path { jcs: programs.jcs.clone() });
     }
     let gpus = gpus_to_use(request.device, machine)?;
-    let count = count(request, &machine.host, gpus)?;
-    if gpus > 0 && count > gpus {
-        return Err(PlanError::TooFewGpus { workers: count, gpus });
-    }
+    let list = request.nodes.list.iter().take(request.nodes.most);
+    let nodes = list.map(|node| share(node, request, gpus)).collect::<Result<Vec<_>, _>>()?;
+    let world_size = nodes.iter().map(|node| node.workers).sum();
     let shown = match &request.ranks_filter {
         None => RanksFilter::all(),
-        Some(text) => RanksFilter::parse(text, count)?,
+        Some(text) => RanksFilter::parse(text, world_size)?,
     };
-    let workers = (0..count).map(|local_rank| worker(local_rank, count, gpus > 0, request, machine, programs));
+    let reach = request.nodes.reach;
+    let crew = Crew { world_size, on_gpu: gpus > 0, request, machine, programs };
+    let mpirun = programs.mpirun.to_string_lossy().into_owned();
     Ok(Plan {
-        nodes: 1,
-        workers: workers.collect(),
+        workers: crew.workers(&nodes),
+        nodes,
+        reach,
         shown,
-        mpirun: mpirun_options(programs, count),
-        mpirun_env: mpirun_env(machine),
+        mpirun: std::iter::once(mpirun).chain(options::options(reach, machine)).collect(),
+        mpirun_env: options::environment(reach, machine),
     })
+}
+
+/// The parts of all hosts that may take part.
+pub fn shares(request: &Request, machine: &Machine) -> Result<Vec<Share>, PlanError> {
+    let gpus = gpus_to_use(request.device, machine)?;
+    request.nodes.list.iter().map(|node| share(node, request, gpus)).collect()
+}
+
+/// The workers on one machine. What is not known of another machine is taken to be as here.
+fn share(node: &Node, request: &Request, gpus: usize) -> Result<Share, PlanError> {
+    if request.nodes.reach != Reach::Here && node.name.contains(':') {
+        return Err(PlanError::Ipv6 { address: node.name.clone() });
+    }
+    let workers = match (node.slots, request.nproc) {
+        (Some(slots), Nproc::Count(asked)) if asked > slots => {
+            return Err(PlanError::Slots { host: node.name.clone(), slots, asked });
+        }
+        (_, Nproc::Count(asked)) => asked,
+        (Some(slots), Nproc::Auto) => slots,
+        (None, Nproc::Auto) if gpus > 0 => gpus,
+        (None, Nproc::Auto) => node.tasks.unwrap_or(1),
+    };
+    if gpus > 0 && workers > gpus {
+        return Err(PlanError::TooFewGpus { workers, gpus });
+    }
+    let host = if request.nodes.reach == Reach::Here { "localhost".into() } else { node.name.clone() };
+    Ok(Share { host, workers })
 }
 
 /// A lone colon separates workers on mpirun's command line, and empty arguments vanish there.
@@ -174,69 +245,94 @@ fn gpus_to_use(device: Device, machine: &Machine) -> Result<usize, PlanError> {
     }
 }
 
-fn count(request: &Request, host: &str, gpus: usize) -> Result<usize, PlanError> {
-    match (nodes::parse(&request.nodes, host)?.slots, request.nproc) {
-        (Some(slots), Nproc::Count(asked)) if asked > slots => {
-            Err(PlanError::Slots { spec: request.nodes.clone(), slots, asked })
-        }
-        (_, Nproc::Count(asked)) => Ok(asked),
-        (Some(slots), Nproc::Auto) => Ok(slots),
-        (None, Nproc::Auto) => Ok(gpus.max(1)),
-    }
-}
-
-fn worker(
-    local_rank: usize,
-    count: usize,
+/// What all workers of a job have in common.
+struct Crew<'a> {
+    world_size: usize,
     on_gpu: bool,
-    request: &Request,
-    machine: &Machine,
-    programs: &Programs,
-) -> Worker {
-    let mut command = vec![programs.jcs.to_string_lossy().into_owned(), request.task.command.clone()];
-    command.extend(request.task.arguments.iter().cloned());
-    Worker {
-        rank: Rank(local_rank),
-        local_rank,
-        host: machine.host.clone(),
-        device: if on_gpu { format!("cuda:{local_rank}") } else { "cpu".into() },
-        env: worker_env(local_rank, count, on_gpu, machine),
-        command,
+    request: &'a Request,
+    machine: &'a Machine,
+    programs: &'a Programs,
+}
+
+impl Crew<'_> {
+    /// The workers by rank: those of the first machine, those of the second, and so on.
+    fn workers(&self, nodes: &[Share]) -> Vec<Worker> {
+        let places = nodes
+            .iter()
+            .enumerate()
+            .flat_map(|(node_rank, share)| (0..share.workers).map(move |local_rank| (node_rank, share, local_rank)));
+        places.enumerate().map(|(rank, (node, share, local))| self.worker(Rank(rank), node, share, local)).collect()
+    }
+
+    fn worker(&self, rank: Rank, node_rank: usize, share: &Share, local_rank: usize) -> Worker {
+        let task = &self.request.task;
+        let mut command = vec![self.programs.jcs.to_string_lossy().into_owned(), task.command.clone()];
+        command.extend(task.arguments.iter().cloned());
+        let here = self.request.nodes.reach == Reach::Here;
+        Worker {
+            rank,
+            local_rank,
+            node_rank,
+            host: if here { self.machine.host.clone() } else { share.host.clone() },
+            device: if self.on_gpu { format!("cuda:{local_rank}") } else { "cpu".into() },
+            env: self.env(rank, node_rank, share.workers, local_rank),
+            command,
+        }
+    }
+
+    fn env(&self, rank: Rank, node_rank: usize, local_size: usize, local_rank: usize) -> Vec<(String, String)> {
+        let mut all = vec![
+            (env::RANK, rank.to_string()),
+            (env::LOCAL_RANK, local_rank.to_string()),
+            (env::WORLD_SIZE, self.world_size.to_string()),
+            (env::LOCAL_WORLD_SIZE, local_size.to_string()),
+            (env::NODE_RANK, node_rank.to_string()),
+        ];
+        if self.request.most_workers > self.world_size {
+            all.push((env::JCS_MOST_WORKERS, self.request.most_workers.to_string()));
+        }
+        match &self.machine.omp_num_threads {
+            Some(given) => all.push((env::OMP_NUM_THREADS, given.clone())),
+            None if !self.on_gpu => {
+                let threads = (self.machine.cores / local_size.max(1)).max(1);
+                all.push((env::OMP_NUM_THREADS, threads.to_string()));
+            }
+            None => {}
+        }
+        all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 }
 
-fn worker_env(local_rank: usize, count: usize, on_gpu: bool, machine: &Machine) -> Vec<(String, String)> {
-    let mut all = vec![
-        (env::RANK, local_rank.to_string()),
-        (env::LOCAL_RANK, local_rank.to_string()),
-        (env::WORLD_SIZE, count.to_string()),
-        (env::LOCAL_WORLD_SIZE, count.to_string()),
-        (env::NODE_RANK, "0".to_owned()),
-    ];
-    match &machine.omp_num_threads {
-        Some(given) => all.push((env::OMP_NUM_THREADS, given.clone())),
-        None if !on_gpu => all.push((env::OMP_NUM_THREADS, (machine.cores / count).max(1).to_string())),
-        None => {}
+impl PlanError {
+    /// The exit code that it deserves.
+    pub fn exit(&self) -> Exit {
+        match self {
+            PlanError::Unfit(unfit) => unfit.exit,
+            PlanError::Exchange(_) => Exit::Preflight,
+            _ => Exit::Usage,
+        }
     }
-    all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
-}
-
-/// mpirun would pin every worker to one core, and waiting workers would spin. The slots are explicit, so
-/// that neither a hostfile nor a scheduler decides how many there are; the token travels by name.
-fn mpirun_options(programs: &Programs, count: usize) -> Vec<String> {
-    let host = format!("localhost:{count}");
-    let options = ["--host", &host, "--map-by", ":OVERSUBSCRIBE", "--bind-to", "none"];
-    let more = ["--mca", "mpi_yield_when_idle", "1", "--output", "tag", "-x", env::JCS_TOKEN];
-    let mpirun = programs.mpirun.to_string_lossy().into_owned();
-    std::iter::once(mpirun).chain(options.iter().chain(&more).map(|o| (*o).to_owned())).collect()
-}
-
-fn mpirun_env(machine: &Machine) -> Vec<(String, String)> {
-    let names: &[&str] = if machine.root { &["OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] } else { &[] };
-    names.iter().map(|n| ((*n).to_owned(), "1".to_owned())).collect()
 }
 
 impl Plan {
+    /// What every host needs to have, at the same paths as here.
+    pub fn expected(&self, machine: &Machine, wanted: &Wanted) -> Expected {
+        let on_gpu = self.workers.iter().any(|worker| worker.device != "cpu");
+        Expected {
+            worker: self.workers.first().and_then(|w| w.command.first()).cloned().unwrap_or_default(),
+            programs: self.mpirun.first().cloned().into_iter().collect(),
+            folder: machine.folder.to_string_lossy().into_owned(),
+            files: wanted.files.clone(),
+            data: wanted.data.clone(),
+            run_dir: wanted.run_dir.clone(),
+            gpus: match (on_gpu, wanted.cuda) {
+                (false, _) => Gpus::None,
+                (true, false) => Gpus::Perhaps,
+                (true, true) => Gpus::Required,
+            },
+        }
+    }
+
     /// Workers in all.
     pub fn world_size(&self) -> usize {
         self.workers.len()
@@ -244,27 +340,51 @@ impl Plan {
 
     /// The first line that a user sees.
     pub fn headline(&self) -> String {
-        let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-        let per_node = self.world_size() / self.nodes.max(1);
-        let what = self.workers.first().map_or(String::new(), |w| w.command[1..].join(" "));
-        let (nodes, workers) = (plural(self.nodes, "node"), plural(per_node, "worker"));
-        without_credentials(&format!("{nodes} × {workers}: jcs {what}"))
+        let what = self.workers.first().and_then(|w| w.command.get(1..)).map_or(String::new(), |words| words.join(" "));
+        without_credentials(&format!("{}: jcs {what}", self.size()))
+    }
+
+    fn size(&self) -> String {
+        format!("{} × {}", plural(self.nodes.len(), "node"), self.shares())
+    }
+
+    /// `2 nodes × 8 workers: gpu01, gpu02`.
+    pub fn on_whom(&self) -> String {
+        let hosts: Vec<&str> = self.nodes.iter().map(|node| node.host.as_str()).collect();
+        format!("{}: {}", self.size(), hosts.join(", "))
+    }
+
+    /// `8 workers`, or `8, 8, 4 workers (20 in all)`.
+    fn shares(&self) -> String {
+        match self.nodes.as_slice() {
+            [first, rest @ ..] if rest.iter().any(|other| other.workers != first.workers) => {
+                let each: Vec<String> = self.nodes.iter().map(|node| node.workers.to_string()).collect();
+                format!("{} workers ({} in all)", each.join(", "), self.world_size())
+            }
+            nodes => plural(nodes.first().map_or(0, |node| node.workers), "worker"),
+        }
     }
 
     /// mpirun's whole command line for one start: every worker is a context of its own, because its
-    /// environment is.
+    /// environment and its host are. With the hosts given once for all, mpirun fills its own host first.
     pub fn command_line(&self, start: &Start) -> Vec<String> {
         let mut line = self.mpirun.clone();
         for (i, worker) in self.workers.iter().enumerate() {
             if i > 0 {
                 line.push(":".into());
             }
-            line.extend(["-np", "1", "/usr/bin/env"].map(String::from));
+            let node = self.nodes.get(worker.node_rank);
+            let host = node.map_or_else(String::new, |node| format!("{}:{}", node.host, node.workers));
+            line.extend(["--host", &host, "-np", "1", "/usr/bin/env"].map(String::from));
             line.extend(worker.environment(start).into_iter().map(|(name, value)| format!("{name}={value}")));
             line.extend(worker.command.iter().cloned());
         }
         line
     }
+}
+
+fn plural(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 impl Worker {

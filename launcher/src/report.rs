@@ -3,6 +3,7 @@
 
 use crate::attempt::Outcome;
 use crate::cause::{Cause, signal_name};
+use crate::nodes::Reach;
 use crate::plan::{Plan, Start, Worker};
 use crossbeam_channel::bounded;
 use protocol::{Exit, Step, without_credentials};
@@ -159,7 +160,8 @@ fn merged(mut old: Map<String, Value>, restarts: u32, root_cause: Option<&RootCa
 
 /// The plan, for `--dry-run`.
 pub fn render_plan(plan: &Plan) -> String {
-    let start = Start { launcher: "127.0.0.1:PORT".into(), restart: 0 };
+    let launcher = if plan.reach == Reach::Here { "127.0.0.1:PORT" } else { "ADDRESS:PORT,..." };
+    let start = Start { launcher: launcher.into(), restart: 0 };
     let mut text = format!("jcs-launch: {}\n", plan.headline());
     for worker in &plan.workers {
         render_worker(&mut text, worker, &start);

@@ -1,6 +1,6 @@
 //! What follows a failure: another start, or the end. Pure.
 
-use protocol::Exit;
+use protocol::{Exit, Step};
 use std::time::Duration;
 
 /// What to do after a failure.
@@ -40,6 +40,26 @@ pub fn after_failure(exit: Exit, in_a_row: u32, max: u32, asked_to_stop: bool) -
     }
 }
 
+/// Failures right after the same step. A fault strikes anywhere; what strikes at one place is in the program or its data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bug {
+    at: Option<(usize, Step)>,
+    times: u32,
+}
+
+impl Bug {
+    /// Why there is no restart after it.
+    pub const REASON: &str = "three failures in a row at the same step: that is a bug, not a fault";
+
+    /// A start failed after finishing `step` of `stage`; none: it finished no step. Whether that makes it a bug.
+    pub fn on_failure(&mut self, stage: usize, step: Option<Step>) -> bool {
+        let at = step.filter(|step| *step > Step(0)).map(|step| (stage, step));
+        self.times = if at.is_some() && at == self.at { self.times + 1 } else { 1 };
+        self.at = at;
+        at.is_some() && self.times >= 3
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,6 +83,17 @@ mod tests {
             Decision::Restart { .. } => None,
         };
         assert_eq!([exit(0, 3), exit(2, 3), exit(3, 3), exit(0, 0)], [None, None, Some(Exit::Hang), Some(Exit::Hang)]);
+    }
+
+    #[test]
+    fn three_times_the_same_step_is_a_bug() {
+        let told = |steps: &[Option<u64>]| {
+            let mut bug = Bug::default();
+            steps.iter().map(|step| bug.on_failure(0, step.map(Step))).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&[Some(7), Some(7), Some(7)]), [false, false, true]);
+        assert_eq!(told(&[Some(7), Some(8), Some(7), Some(7)]), [false; 4]);
+        assert_eq!(told(&[None, None, None, None, Some(0), Some(0), Some(0)]), [false; 7]);
     }
 
     #[test]

@@ -7,27 +7,34 @@ use crate::cause::{Death, signal_name};
 use crate::channel::Channel;
 use crate::events::{self, Happened, Sender};
 use crate::logs::Logs;
+use crate::machine::Machine;
 use crate::output::{self, Sink};
 use crate::plan::{Plan, Start};
 use crate::processes;
+use crate::remote;
+use crate::report::RootCause;
 use crate::signals::Arrived;
+use crate::stacks;
 use crate::terminal::Terminal;
 use crossbeam_channel::{Receiver, RecvTimeoutError, select};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use protocol::message::Message;
-use protocol::{Rank, Step, env};
+use protocol::{Exit, Rank, Step, env};
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What all starts of a job have in common.
+/// What a start of a job is given.
 pub struct Context<'a> {
     /// The plan.
     pub plan: &'a Plan,
+    /// Where to listen for the workers.
+    pub addresses: &'a [IpAddr],
     /// Log files.
     pub logs: Arc<Logs>,
     /// Terminal.
@@ -36,6 +43,10 @@ pub struct Context<'a> {
     pub signals: &'a Receiver<Arrived>,
     /// How long the workers may take to end when asked.
     pub grace: Duration,
+    /// This machine.
+    pub machine: &'a Machine,
+    /// How long they may make no progress, at most.
+    pub hang_timeout: Duration,
 }
 
 /// A start that is over.
@@ -49,12 +60,20 @@ pub struct Ended {
     pub host: Option<String>,
     /// Whether somebody wants the whole job to end.
     pub stopping: bool,
+    /// How long it ran.
+    pub lasted: Duration,
 }
 
 /// How long mpirun may take to end its workers and itself; it needs half a second.
 const MPIRUN_STOPS: Duration = Duration::from_secs(2);
 /// How long killed processes may take to be gone.
 const KILLED_ENDS: Duration = Duration::from_secs(4);
+/// Waits are short, so that a sleep of the launcher itself is told from one.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// A wait that took so much longer than it should was a sleep.
+const SLEPT: Duration = Duration::from_secs(2);
+/// After a sleep, how long the threads that read may take to hand on what they find.
+const CATCHING_UP: Duration = Duration::from_secs(2);
 /// How long the rest of the output may take.
 const REST_OF_OUTPUT: Duration = Duration::from_secs(2);
 
@@ -63,14 +82,15 @@ pub fn run(context: &Context, restart: u32) -> io::Result<Ended> {
     let began = Instant::now();
     let (sender, events) = events::queue(began);
     let token = processes::new_token()?;
-    let channel = Channel::open(&token, context.plan.world_size(), sender.clone())?;
-    let start = Start { launcher: channel.address(), restart };
+    let channel = Channel::open(&token, context.plan.world_size(), context.addresses, sender.clone())?;
+    let start = Start { launcher: channel.addresses(), restart };
+    context.logs.note(&format!("listening on {}", start.launcher));
     let mpirun = spawn(context, &start, &token)?;
     let pid = Pid::from_raw(mpirun.id() as i32);
     context.logs.note(&format!("started mpirun, process {pid}, restart {restart}"));
     let mut watch = Watch {
         context,
-        attempt: Attempt::new(context.plan.world_size(), context.grace),
+        attempt: Attempt::new(context.plan.world_size(), context.grace, context.hang_timeout),
         events,
         began,
         pid,
@@ -82,11 +102,18 @@ pub fn run(context: &Context, restart: u32) -> io::Result<Ended> {
         Ok(()) => watch.watch(),
         Err(e) => Err(e),
     };
+    let outcome = outcome.map(|outcome| watch.look_at_hang(outcome));
     watch.end_everything(&channel, &token);
     let outcome = outcome?;
     let rank = if let Outcome::Failed(cause) = &outcome { cause.rank } else { None };
     let host = rank.and_then(|rank| watch.host(rank));
-    Ok(Ended { outcome, checkpoint: watch.checkpoint, host, stopping: watch.attempt.is_stopping() })
+    Ok(Ended {
+        outcome,
+        checkpoint: watch.checkpoint,
+        host,
+        stopping: watch.attempt.is_stopping(),
+        lasted: began.elapsed(),
+    })
 }
 
 /// mpirun leads a process group of its own, so that Ctrl-C at the terminal reaches the launcher alone.
@@ -164,11 +191,21 @@ impl Watch<'_> {
     }
 
     fn wait(&mut self, until: Option<Duration>) {
-        let left = until.map_or(Duration::from_secs(60), |until| until.saturating_sub(self.began.elapsed()));
+        let left = until.map_or(LONGEST_WAIT, |until| until.saturating_sub(self.began.elapsed())).min(LONGEST_WAIT);
+        let began = Instant::now();
         select! {
             recv(self.events) -> happened => if let Ok((at, what)) = happened { self.take(at, what) },
             recv(self.context.signals) -> arrived => if let Ok(arrived) = arrived { self.signal(&arrived) },
             default(left) => {}
+        }
+        self.notice_sleep(began, left);
+    }
+
+    /// A launcher that was stopped (Ctrl-Z, say) has not heard what lies in its sockets; it is heard before anyone is judged.
+    fn notice_sleep(&mut self, began: Instant, at_most: Duration) {
+        if began.elapsed() > at_most + SLEPT {
+            self.wait_for(CATCHING_UP, |_| false);
+            self.attempt.slept(self.began.elapsed());
         }
     }
 
@@ -199,7 +236,7 @@ impl Watch<'_> {
     fn note(&self, event: &Event) {
         let text = match event {
             Event::Hello { rank, host, pid } => format!("rank {rank} is process {pid} on {host}"),
-            Event::Said(_, Message::Progress(_)) | Event::OutputEnded => return,
+            Event::Said(_, Message::Progress(_) | Message::Beat(_)) | Event::OutputEnded => return,
             Event::Said(rank, message) => format!("rank {rank} says {message:?}"),
             Event::Closed(rank) => format!("rank {rank} closed its connection"),
             Event::Named(named) => format!("mpirun says that rank {} ended first: {:?}", named.rank, named.death),
@@ -207,6 +244,31 @@ impl Watch<'_> {
             Event::AskedToStop | Event::MustEnd(_) => return,
         };
         self.context.logs.note(&text);
+    }
+
+    /// Before a worker that hangs is killed: what its process does, for the log, and whether somebody stopped it.
+    fn look_at_hang(&self, outcome: Outcome) -> Outcome {
+        let Outcome::Failed(mut cause) = outcome else { return outcome };
+        let worker = cause.rank.filter(|_| cause.exit == Exit::Hang);
+        let named = RootCause::new(&cause, worker.and_then(|rank| self.host(rank))).to_string();
+        if cause.exit == Exit::Hang {
+            self.context.logs.note(&named);
+            self.context.terminal.say(&named);
+        }
+        // By the name by which the plan reaches it, which may not be its own.
+        let process =
+            worker.and_then(|rank| Some((&self.context.plan.workers.get(rank.0)?.host, self.attempt.pid(rank)?)));
+        if let Some((host, pid)) = process {
+            let way = remote::way_to(host, self.context.plan.reach, self.context.machine);
+            match stacks::look(way, host, pid) {
+                Ok(text) => {
+                    text.lines().for_each(|line| self.context.logs.note(&format!("process {pid} on {host}: {line}")));
+                    cause.text += &stacks::summary(&text);
+                }
+                Err(why) => self.context.logs.note(&format!("process {pid} on {host} cannot be looked at: {why}")),
+            }
+        }
+        Outcome::Failed(cause)
     }
 
     fn host(&self, rank: Rank) -> Option<String> {

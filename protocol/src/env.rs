@@ -15,12 +15,16 @@ pub const LOCAL_WORLD_SIZE: &str = "LOCAL_WORLD_SIZE";
 pub const NODE_RANK: &str = "NODE_RANK";
 /// OpenMP threads a worker. Set by the launcher on CPU (cores / local workers) unless it is given.
 pub const OMP_NUM_THREADS: &str = "OMP_NUM_THREADS";
-/// Address (`host:port`) of the launcher's side channel. Set by the launcher; a worker started alone has none.
+/// Addresses (`IP:port`, separated by commas) of the launcher's side channel, to be tried in this order. Set by the
+/// launcher; a worker started alone has none.
 pub const JCS_LAUNCHER: &str = "JCS_LAUNCHER";
 /// The run's token, which the side channel asks for. Set by the launcher.
 pub const JCS_TOKEN: &str = "JCS_TOKEN";
 /// How many times the job was restarted before this start, from 0. Set by the launcher.
 pub const JCS_RESTART: &str = "JCS_RESTART";
+/// How many workers the job may come to have (`--nodes MIN:MAX`); `train.global_batch = auto` is made for them. Set by the
+/// launcher where that is more than it starts.
+pub const JCS_MOST_WORKERS: &str = "JCS_MOST_WORKERS";
 /// Log filter in the syntax of `tracing-subscriber` (`info` where it is absent). Read by every binary.
 pub const JCS_LOG: &str = "JCS_LOG";
 

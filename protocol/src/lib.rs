@@ -10,6 +10,7 @@ pub mod env;
 pub mod exit;
 mod ids;
 pub mod message;
+pub mod pairs;
 pub mod progress;
 pub mod side_channel;
 

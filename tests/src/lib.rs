@@ -3,6 +3,9 @@
 
 #![expect(clippy::print_stderr, reason = "a skipped test says why")]
 
+pub mod hosts;
+pub mod moto;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -22,11 +25,15 @@ pub fn binary(name: &str) -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
         let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-        let status = Command::new(cargo)
-            .args(["build", "--quiet", "--workspace", "--bins"])
-            .current_dir(repository())
-            .status()
-            .unwrap();
+        let mut build = Command::new(cargo);
+        build.args(["build", "--quiet", "--workspace", "--bins"]).current_dir(repository());
+        // Some build scripts look at these, and would have everything above them built anew.
+        let of_this_test = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        for name in names.filter(|name| of_this_test(name)) {
+            build.env_remove(name);
+        }
+        let status = build.status().unwrap();
         assert!(status.success(), "the binaries do not build");
         let test = std::env::current_exe().unwrap();
         test.ancestors().nth(2).unwrap().to_owned()
@@ -218,8 +225,13 @@ pub fn values(bytes: &[u8]) -> Vec<f32> {
     data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
 }
 
+/// A line for the reader of the test's output.
+pub fn say(line: &str) {
+    eprintln!("{line}");
+}
+
 /// Says that a test is skipped and why. In CI, where everything can be installed, that is a failure.
 pub fn skip(test: &str, why: &str) {
-    eprintln!("SKIPPED {test}: {why}");
+    say(&format!("SKIPPED {test}: {why}"));
     assert!(std::env::var("CI").as_deref() != Ok("true"), "{test} was skipped in CI: {why}");
 }

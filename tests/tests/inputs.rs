@@ -178,7 +178,7 @@ fn no_space_left_loses_no_checkpoint() {
     if !run("mount", &["-t", "tmpfs", "-o", "size=9m", "tmpfs", mount.to_str().unwrap()]) {
         return skip("no_space_left_loses_no_checkpoint", "a tmpfs cannot be mounted (needs root)");
     }
-    let out = bench.try_train(2, "small-disk/run", &["checkpoint.every_steps=1"]);
+    let out = bench.try_train(2, "small-disk/run", &["checkpoint.every_steps=1", "--no-preflight"]);
     let complete: Vec<_> =
         fs::read_dir(mount.join("run/checkpoints")).unwrap().flatten().map(|e| e.file_name()).collect();
     let latest = fs::read_to_string(mount.join("run/checkpoints/latest")).unwrap();

@@ -1,16 +1,13 @@
 //! Training from shards: those of this machine, and those of a server that speaks S3 (moto) and dies.
 
+use end_to_end::moto::{KEY, Moto, SECRET, free_port, python, use_server};
 use end_to_end::{Bench, last_line, repository, signal, skip, text, values};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::io::{Read as _, Seek as _, Write as _};
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-const KEY: &str = "AKIAIOSFODNN7EXAMPLE";
-const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 /// The address of the evaluation samples has a collection's, the training samples their own.
 const DATA: [&str; 2] = ["data.train=shards/train", "data.eval=shards"];
 const LONG: [&str; 2] = ["train.max_steps=24", "checkpoint.every_steps=4"];
@@ -21,12 +18,6 @@ const EVERYTHING: [&str; 3] = [
     "data.augment={ crop = 0.1, flip_vertical = 0.5, flip_horizontal = 0.5, brightness = 0.1, contrast = 0.1, scale = 0.2, \
      rotation = 15, noise = 0.05 }",
 ];
-
-fn python() -> Option<String> {
-    let python = std::env::var("JCS_TEST_PYTHON").ok()?;
-    let imported = Command::new(&python).args(["-c", "import moto.server, boto3"]).output();
-    imported.is_ok_and(|out| out.status.success()).then_some(python)
-}
 
 /// A bench with its phantoms packed into `shards`.
 fn packed(patients: &str) -> Bench {
@@ -105,48 +96,11 @@ fn what_cannot_be_meant_is_refused() {
     refused(&DATA, 3, &["version 2", "use a newer"]);
 }
 
-/// A server that speaks S3, with the shards of a bench.
-struct Moto {
-    process: Child,
-    log: PathBuf,
-}
-
-impl Moto {
-    fn start(python: &str, port: u16, bench: &Path) -> Moto {
-        let log = bench.join(format!("moto-{}.log", std::fs::read_dir(bench).unwrap().count()));
-        let process = Command::new(python)
-            .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(&log).unwrap())
-            .spawn()
-            .unwrap();
-        let moto = Moto { process, log };
-        let script = repository().join("tests/python/upload.py");
-        let endpoint = format!("http://127.0.0.1:{port}");
-        let out = Command::new(python).arg(script).arg(endpoint).arg(bench.join("shards")).output().unwrap();
-        assert!(out.status.success(), "{}", text(&out));
-        moto
-    }
-
-    fn kill(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-
-    /// Shards that it delivered.
-    fn delivered(&self) -> Vec<String> {
-        let log = std::fs::read_to_string(&self.log).unwrap();
-        let gets = log.lines().filter(|line| line.contains("\"GET /bucket/") && line.contains(".tar HTTP"));
-        gets.filter_map(|line| Some(line.split(".tar HTTP").next()?.rsplit('/').next()?.to_owned())).collect()
-    }
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+/// Shards that the server delivered.
+fn delivered(moto: &Moto) -> Vec<String> {
+    let log = moto.requests();
+    let gets = log.iter().filter(|line| line.contains("\"GET /bucket/") && line.contains(".tar HTTP"));
+    gets.filter_map(|line| Some(line.split(".tar HTTP").next()?.rsplit('/').next()?.to_owned())).collect()
 }
 
 /// Training from the server at `port`, with a cache of its own.
@@ -155,8 +109,7 @@ fn remote(bench: &Bench, port: u16, run: &str, cache: &str) -> Command {
     command.args(["data.train=s3://bucket/covid/train", "data.eval=s3://bucket/covid", "checkpoint.every_steps=4"]);
     command.args(["train.max_steps=96", "train.global_batch=4", "train.micro_batch=2"]);
     command.args([format!("run.dir={run}"), format!("data.cache_dir={cache}")]);
-    command.env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{port}")).env("AWS_REGION", "us-east-1");
-    command.env("AWS_ACCESS_KEY_ID", KEY).env("AWS_SECRET_ACCESS_KEY", SECRET);
+    use_server(&mut command, port);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -171,14 +124,14 @@ fn training_streams_from_s3_and_survives_its_server() {
     let Some(python) = python() else { return skip(name, "no Python with moto[server]: run setup/python.sh") };
     let bench = packed("64");
     small(&bench, &python, "4");
-    let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let mut moto = Moto::start(&python, port, bench.path());
 
     finished(&remote(&bench, port, "whole", "cache").output().unwrap());
-    let delivered = moto.delivered();
+    let each = delivered(&moto);
     let shards = (0..48).map(|at| format!("train-{at:06}")).collect::<Vec<_>>();
-    let once = |shard: &String| delivered.iter().filter(|name| *name == shard).count();
-    assert!(shards.iter().all(|shard| once(shard) == 1), "each once for both workers: {delivered:?}");
+    let once = |shard: &String| each.iter().filter(|name| *name == shard).count();
+    assert!(shards.iter().all(|shard| once(shard) == 1), "each once for both workers: {each:?}");
 
     // Killed while half of the first epoch's shards are still to come, and started again: training waits, and goes on.
     let child = remote(&bench, port, "waiting", "cache-2").spawn().unwrap();
@@ -208,7 +161,7 @@ fn training_streams_from_s3_and_survives_its_server() {
     let moto = Moto::start(&python, port, bench.path());
     finished(&remote(&bench, port, "dead", "cache-3").output().unwrap());
     assert!(bench.weights("whole", 96) == bench.weights("dead", 96), "weights differ");
-    assert!(moto.delivered().len() < 49, "what has arrived is kept");
+    assert!(delivered(&moto).len() < 49, "what has arrived is kept");
     let secret = Command::new("grep").args(["-rlE", &format!("{KEY}|{SECRET}")]).arg(bench.path()).output().unwrap();
     let found = String::from_utf8_lossy(&secret.stdout).into_owned();
     // Moto logs the requests that it gets.

@@ -26,6 +26,9 @@ pub(crate) enum Command {
     Convert(Convert),
     /// Show what a weights file, a checkpoint or a run directory holds.
     Inspect(Inspect),
+    /// What jcs-launch starts on each of several hosts before the job: measure the connections between them.
+    #[command(hide = true)]
+    Preflight,
 }
 
 impl Command {

@@ -5,7 +5,7 @@ use collectives::Label;
 use jcs::job::{Job, StopFlag};
 use jcs::monitor::ProgressReport;
 use jcs::network::Network;
-use jcs::{Error, checkpoint, convert, data, evaluate, inspect, predict, train, weights};
+use jcs::{Error, checkpoint, convert, data, evaluate, inspect, predict, preflight, train, weights};
 use protocol::config::{self, Comm, Input};
 use protocol::env::Place;
 use protocol::message::Progress;
@@ -34,6 +34,10 @@ pub(crate) fn run(
         }
         Command::Inspect(args) => {
             print(&inspect::inspect(&args.path)?);
+            Ok(Exit::Done)
+        }
+        Command::Preflight => {
+            preflight::run(&place, |line| print(&format!("{line}\n")))?;
             Ok(Exit::Done)
         }
     }

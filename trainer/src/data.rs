@@ -164,9 +164,12 @@ fn location(path: &Path) -> Result<Location, data_shards::remote::Error> {
     }
 }
 
-/// Takes credentials out of URLs. For a configuration whose data sets are open, before it is written anywhere.
-pub fn hide_credentials(data: &mut config::Data) {
-    for path in [&mut data.train, &mut data.eval] {
+/// Takes credentials out of URLs. For a configuration whose URLs are open, before it is written anywhere.
+pub fn hide_credentials(config: &mut Config) {
+    if let Some(url) = &mut config.checkpoint.upload {
+        *url = protocol::without_credentials(url);
+    }
+    for path in [&mut config.data.train, &mut config.data.eval] {
         if let Ok(url) = location(path).map(|from| from.to_string())
             && config::is_url(path)
         {
@@ -301,15 +304,39 @@ impl BatchStream {
         BatchStream { dataset, loader, micro, geometry, device }
     }
 
-    /// The next micro-batch. Not to be called more often than the plan has micro-batches.
-    pub fn next_batch(&mut self) -> Result<Batch, Error> {
-        let samples = self.loader.by_ref().take(self.micro).collect::<Result<Vec<_>, _>>();
-        // The error is reported at once, not after the patience of threads that wait for a server as well.
-        let samples = samples.inspect_err(|_| self.dataset.stop())?;
+    /// The next micro-batch. Not to be called more often than the plan has micro-batches. `None` where `stop` says so before
+    /// it is there; then nothing more may be asked for.
+    pub fn next_batch(&mut self, stop: &dyn Fn() -> bool) -> Result<Option<Batch>, Error> {
+        let mut samples = Vec::with_capacity(self.micro);
+        for _ in 0..self.micro {
+            let Some(sample) = next_sample(&mut self.loader, &self.dataset, stop)? else { return Ok(None) };
+            samples.push(sample);
+        }
         let batch = Batch::stack(&samples, &self.geometry, self.device)?;
         samples.into_iter().for_each(|sample| self.loader.give_back(sample));
-        Ok(batch)
+        Ok(Some(batch))
     }
+
+    /// Lets go of the threads that load, whatever they wait for. Nothing more may be asked for.
+    pub fn abandon(&mut self) {
+        self.dataset.stop();
+        self.loader.abandon();
+    }
+}
+
+/// The loader's next sample; none at its end, and where `stop` says so first. The loader is then of no more use.
+pub(crate) fn next_sample(
+    loader: &mut Loader,
+    dataset: &Dataset,
+    stop: &dyn Fn() -> bool,
+) -> Result<Option<Sample>, Error> {
+    if !loader.wait(stop) {
+        dataset.stop();
+        loader.abandon();
+        return Ok(None);
+    }
+    // An error is reported at once, not after the patience of threads that wait for a server as well.
+    Ok(loader.next().transpose().inspect_err(|_| dataset.stop())?)
 }
 
 #[cfg(test)]

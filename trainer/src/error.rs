@@ -71,8 +71,28 @@ pub enum Error {
         source: std::io::Error,
     },
     /// Another process trains in the run directory.
-    #[error("another process trains in {}; wait for it, or choose another run.dir", .0.display())]
-    Locked(PathBuf),
+    #[error("another process trains in {} ({holder}); wait for it, or choose another run.dir", dir.display())]
+    Locked {
+        /// The directory.
+        dir: PathBuf,
+        /// Who has it.
+        holder: String,
+        /// Whether it was waited for, as an older start of the same job may have it.
+        waited: bool,
+    },
+    /// Another start has taken the run over while this one was cut off.
+    #[error(
+        "generation {generation} of the run in {} was superseded by {by}: this process writes nothing more into it",
+        dir.display()
+    )]
+    Superseded {
+        /// The run directory.
+        dir: PathBuf,
+        /// The number of this start.
+        generation: u64,
+        /// The start that has the run now.
+        by: String,
+    },
     /// A stage of a pipeline ended so.
     #[error("stage {name}: {source}")]
     Stage {
@@ -96,7 +116,9 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Error::Config(_) | Error::Usage(_) | Error::RunDirectory { .. } => Exit::Usage,
-            Error::Output { .. } | Error::Locked(_) => Exit::Usage,
+            // An older start that cannot be ended yet may be later.
+            Error::Locked { waited: true, .. } => Exit::WorkerFailed,
+            Error::Output { .. } | Error::Locked { .. } => Exit::Usage,
             Error::Ddp(ddp::Error::Difference(_) | ddp::Error::NoGradient { .. }) => Exit::Usage,
             Error::Stage { source, .. } => source.exit(),
             Error::Data(e) => match e.blame() {

@@ -1,7 +1,7 @@
 //! Evaluation of a network on a split, shared out over the ranks.
 
 use crate::Error;
-use crate::data::Batch;
+use crate::data::{Batch, next_sample};
 use crate::job::Job;
 use crate::metrics::{self, Evaluation, RECORD_WIRE, Record, SampleScore};
 use crate::network::{Network, Output};
@@ -62,8 +62,9 @@ pub fn evaluate(
     let mut loader = Loader::new(dataset.clone(), requests, loading);
     let geometry = dataset.geometry();
     for _ in 0..rounds {
-        for sample in loader.by_ref().take(ROUND) {
-            let batch = Batch::stack(&[sample.inspect_err(|_| dataset.stop())?], geometry, job.device)?;
+        for _ in 0..ROUND {
+            let Some(sample) = next_sample(&mut loader, dataset, &|| job.asked_to_stop())? else { break };
+            let batch = Batch::stack(&[sample], geometry, job.device)?;
             records.push(record(network, &batch, dataset, settings.metrics.threshold));
             show(Progress { phase: "eval".into(), done: records.len() as u64, total, ..Progress::default() });
         }

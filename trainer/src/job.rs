@@ -6,7 +6,7 @@ use protocol::Exit;
 use protocol::config::{Comm, Device as DeviceName};
 use protocol::env::Place;
 use protocol::message::Message;
-use protocol::side_channel::SideChannel;
+use protocol::side_channel::{self, SideChannel};
 use signal_hook::consts::{SIGTERM, SIGUSR1};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +24,8 @@ pub struct Job {
     pub collective: Arc<dyn Collective>,
     /// The launcher, if there is one.
     pub side_channel: Arc<SideChannel>,
+    /// The host of each rank.
+    pub hosts: Arc<[String]>,
     /// Number of the stage that it is in, from 0; 0 without a pipeline.
     pub stage: usize,
     stop: StopFlag,
@@ -63,7 +65,10 @@ impl Job {
     ) -> Result<Job, Error> {
         let device = choose_device(device, &place)?;
         let collective = connect(&place, comm)?;
-        Ok(Job { place, device, collective, side_channel, stage: 0, stop })
+        let own = side_channel::host_name().into_bytes();
+        let hosts = collective.all_gather(own, Label::new(0, "names of the hosts"))?;
+        let hosts = hosts.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+        Ok(Job { place, device, collective, side_channel, hosts, stage: 0, stop })
     }
 
     /// The same in a stage of a pipeline, numbered from 0.
@@ -82,6 +87,14 @@ impl Job {
         self.side_channel.send(&Message::Finished { exit });
         self.collective.shutdown(Label::new(step, "farewell"))?;
         Ok(exit)
+    }
+
+    /// Tells the launcher how this will end, where that is certain and only time is left to wait for: it then kills nothing
+    /// that matters. Rank 0's word is what counts.
+    pub fn confirm(&self, exit: Exit) {
+        if self.is_chief() {
+            self.side_channel.send(&Message::Finished { exit });
+        }
     }
 
     /// Whether this is rank 0, which writes files and speaks to people.
@@ -106,7 +119,28 @@ fn connect(place: &Place, comm: &Comm) -> Result<Arc<dyn Collective>, Error> {
             mpi.world_size()
         )));
     }
+    refuse_other_host(place)?;
     Ok(Arc::new(mpi))
+}
+
+/// mpirun may put workers elsewhere than the launcher planned; then two of them would share a GPU.
+fn refuse_other_host(place: &Place) -> Result<(), Error> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<usize>().ok());
+    let planned = std::env::var_os(protocol::env::LOCAL_WORLD_SIZE).is_some();
+    let (rank, size) = (number("OMPI_COMM_WORLD_LOCAL_RANK"), number("OMPI_COMM_WORLD_LOCAL_SIZE"));
+    match (rank, size) {
+        (Some(rank), Some(size)) if planned && (rank, size) != (place.local_rank, place.local_world_size) => {
+            Err(Error::Usage(format!(
+                "rank {} on {} is worker {rank} of {size} there, but was planned as worker {} of {} of a host: mpirun put it \
+                 elsewhere than jcs-launch --dry-run shows",
+                place.rank,
+                side_channel::host_name(),
+                place.local_rank,
+                place.local_world_size
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A scheduler that started several tasks without our environment would train the same thing

@@ -21,7 +21,9 @@ pub mod monitor;
 pub mod network;
 pub mod optim;
 pub mod predict;
+pub mod preflight;
 pub mod train;
 pub mod weights;
+pub mod whereabouts;
 
 pub use error::Error;

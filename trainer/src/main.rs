@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         Ok(channel) => Arc::new(channel),
         Err(e) => return refuse(&e),
     };
+    jcs::whereabouts::report(side_channel.clone());
     // libtorch's failures to allocate arrive as panics.
     let run = AssertUnwindSafe(|| commands::run(cli.command, place, side_channel.clone(), stop));
     match catch_unwind(run).unwrap_or_else(|panic| Err(jcs::Error::Panic(panic_text(&*panic)))) {

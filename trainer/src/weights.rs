@@ -1,7 +1,8 @@
 //! Weights files: safetensors with what describes the network in the metadata, and PyTorch's.
 
 use crate::model::Store;
-use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView, View};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -156,16 +157,57 @@ fn from_view(view: &TensorView<'_>) -> Result<Tensor, String> {
 
 /// Bytes of a safetensors file with these tensors, in this order.
 pub fn to_bytes(tensors: &[(String, Tensor)], metadata: HashMap<String, String>) -> Result<Vec<u8>, Error> {
-    let mut data = Vec::with_capacity(tensors.len());
-    for (name, tensor) in tensors {
-        data.push(bytes_of(tensor).map_err(|source| Error::Tensor { name: name.clone(), source })?);
+    let copied = tensors.iter().map(|(name, tensor)| Copied::of(name, tensor)).collect::<Result<Vec<_>, _>>()?;
+    serialize(&copied, metadata)
+}
+
+/// The value of a named tensor at some moment, apart from libtorch.
+#[derive(Debug)]
+pub struct Copied {
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl Copied {
+    /// The tensor's present value.
+    pub fn of(name: &str, tensor: &Tensor) -> Result<Copied, Error> {
+        let mut copied = Copied { name: name.to_owned(), dtype: Dtype::F32, shape: Vec::new(), bytes: Vec::new() };
+        copied.renew(tensor)?;
+        Ok(copied)
     }
+
+    /// Takes the tensor's present value into the same memory, which is much quicker than to ask the system for more.
+    pub fn renew(&mut self, tensor: &Tensor) -> Result<(), Error> {
+        self.dtype = dtype(tensor.kind());
+        self.shape = tensor.size().iter().map(|d| *d as usize).collect();
+        copy_bytes(tensor, &mut self.bytes).map_err(|source| Error::Tensor { name: self.name.clone(), source })
+    }
+}
+
+impl View for &Copied {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// Bytes of a safetensors file with these values.
+pub fn serialize(tensors: &[Copied], metadata: HashMap<String, String>) -> Result<Vec<u8>, Error> {
     let wrong = |e: SafeTensorError| Error::Format { file: PathBuf::from("(in memory)"), problem: e.to_string() };
-    let mut views = Vec::with_capacity(tensors.len());
-    for ((name, tensor), bytes) in tensors.iter().zip(&data) {
-        let shape = tensor.size().iter().map(|d| *d as usize).collect();
-        views.push((name.as_str(), TensorView::new(dtype(tensor.kind()), shape, bytes).map_err(wrong)?));
-    }
+    let views = tensors.iter().map(|copied| (copied.name.as_str(), copied));
     let mut file = safetensors::serialize(views, Some(metadata)).map_err(wrong)?;
     sort_metadata(&mut file);
     Ok(file)
@@ -221,11 +263,17 @@ pub(crate) fn dtype_of(kind: Kind) -> pth::Dtype {
 
 /// The elements of a tensor, little-endian, row-major; of an unusual type (complex, quantised) as float32.
 pub(crate) fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>, tch::TchError> {
+    let mut bytes = Vec::new();
+    copy_bytes(tensor, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// As [`bytes_of`], into memory that is there.
+fn copy_bytes(tensor: &Tensor, bytes: &mut Vec<u8>) -> Result<(), tch::TchError> {
     let plain = tensor.detach().to_device(tch::Device::Cpu).contiguous();
     let plain = if dtype(plain.kind()) == Dtype::F32 { plain.to_kind(Kind::Float) } else { plain };
-    let mut bytes = vec![0; plain.numel() * plain.kind().elt_size_in_bytes()];
-    plain.f_copy_data_u8(&mut bytes, plain.numel())?;
-    Ok(bytes)
+    bytes.resize(plain.numel() * plain.kind().elt_size_in_bytes(), 0);
+    plain.f_copy_data_u8(bytes, plain.numel())
 }
 
 /// The tensors of a network under their official names, for [`to_bytes`].

@@ -6,7 +6,8 @@
 
 mod thread;
 
-use crate::{Collective, Error, Label, Pending};
+use crate::waiting::during;
+use crate::{Collective, Error, Label, PairSpeed, Pending};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -36,7 +37,8 @@ impl Mpi {
             .name("mpi".into())
             .spawn(move || thread::run(queue, ready, timeout))
             .map_err(|e| failed(format!("no thread ({e})")))?;
-        let world = started.recv_timeout(timeout + SLACK).map_err(|e| {
+        let init = Label::new(0, "MPI_Init");
+        let world = during(init, || started.recv_timeout(timeout + SLACK)).map_err(|e| {
             if e == RecvTimeoutError::Timeout {
                 return failed(format!(
                     "MPI_Init did not return within {} s; another rank hangs at its start",
@@ -48,6 +50,18 @@ impl Mpi {
         Ok(Mpi { rank: world.rank, world_size: world.size, library: world.library, timeout, jobs: Mutex::new(jobs) })
     }
 
+    /// How fast the two `ranks` add up `elements` float32 numbers among themselves. Every rank calls it for the same pairs in
+    /// the same order; those that are not of the pair wait, and get `None`. Meant for the time before training: it takes
+    /// memory and a communicator of its own.
+    pub fn measure_pair(
+        &self,
+        ranks: (usize, usize),
+        elements: usize,
+        label: Label,
+    ) -> Result<Option<PairSpeed>, Error> {
+        self.ask(label, |answer| Work::Pair { ranks, elements, answer })
+    }
+
     fn submit(&self, work: Work, label: Label) {
         let jobs = self.jobs.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         // A thread that is gone dropped the answer's sender: the waiter sees that.
@@ -57,13 +71,13 @@ impl Mpi {
     fn ask<T>(&self, label: Label, work: impl FnOnce(Sender<Result<T, Error>>) -> Work) -> Result<T, Error> {
         let (answer, result): (_, Receiver<Result<T, Error>>) = channel();
         self.submit(work(answer), label);
-        match result.recv_timeout(self.timeout + SLACK) {
+        during(label, || match result.recv_timeout(self.timeout + SLACK) {
             Ok(result) => result,
             Err(RecvTimeoutError::Disconnected) => Err(Error::Broken { rank: self.rank, label }),
             Err(RecvTimeoutError::Timeout) => {
                 Err(Error::Timeout { rank: self.rank, label, seconds: self.timeout.as_secs_f64() })
             }
-        }
+        })
     }
 }
 

@@ -1,16 +1,19 @@
 //! The thread that makes all MPI calls.
 
-use crate::{Error, Label, Span};
+use crate::{Error, Label, PairSpeed, Span};
 use mpi::Threading;
 use mpi::collective::SystemOperation;
 use mpi::datatype::PartitionMut;
 use mpi::environment::Universe;
 use mpi::request::{Request, StaticScope};
-use mpi::topology::SimpleCommunicator;
+use mpi::topology::{Color, SimpleCommunicator};
 use mpi::traits::*;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 use torch_ext::{DeviceBuffer, ElementType};
+
+/// How often a pair is measured; the best one counts, because whatever disturbs only slows down.
+const PAIR_REPETITIONS: usize = 3;
 
 /// One operation and what it is for.
 pub(super) struct Job {
@@ -26,7 +29,17 @@ pub(super) enum Work {
     AllGather { bytes: Vec<u8>, answer: Answer<Vec<Vec<u8>>> },
     Barrier { answer: Answer<()> },
     Any { flag: bool, answer: Answer<bool> },
+    Pair { ranks: (usize, usize), elements: usize, answer: Answer<Option<PairSpeed>> },
     Shutdown { answer: Answer<()> },
+}
+
+/// A sum of two ranks.
+struct Sum {
+    /// Until it was here.
+    here: Duration,
+    /// Until the other rank had it, too, and this one knew.
+    on_both: Duration,
+    right: bool,
 }
 
 /// What the thread found at its start.
@@ -96,6 +109,7 @@ impl Thread {
             Work::AllGather { bytes, answer } => reply(&answer, self.all_gather(bytes, label)),
             Work::Barrier { answer } => reply(&answer, self.finish(self.world.immediate_barrier(), label)),
             Work::Any { flag, answer } => reply(&answer, self.any(flag, label)),
+            Work::Pair { ranks, elements, answer } => reply(&answer, self.pair(ranks, elements, label)),
             Work::Shutdown { answer } => match self.finish(self.world.immediate_barrier(), label) {
                 Ok(()) => Next::Finalise(answer),
                 failed => reply(&answer, failed),
@@ -215,6 +229,68 @@ impl Thread {
             all.take()
         };
         Ok(answer[0] != 0)
+    }
+
+    /// What two ranks take to add up numbers among themselves, while the others wait. `None` on those.
+    fn pair(&self, ranks: (usize, usize), elements: usize, label: Label) -> Result<Option<PairSpeed>, Error> {
+        let member = self.rank == ranks.0 || self.rank == ranks.1;
+        let color = if member { Color::with_value(0) } else { Color::undefined() };
+        // Every rank splits, in the same order. Nobody can give that up: who asked does, and leaves.
+        let Some(both) = self.world.split_by_color(color) else { return Ok(None) };
+        match self.measure(&both, ranks, elements, label) {
+            Ok(speed) => Ok(Some(speed)),
+            Err(e) => {
+                std::mem::forget(both);
+                Err(e)
+            }
+        }
+    }
+
+    fn measure(
+        &self,
+        both: &SimpleCommunicator,
+        ranks: (usize, usize),
+        elements: usize,
+        label: Label,
+    ) -> Result<PairSpeed, Error> {
+        // The first one opens the connection.
+        let mut correct = self.add_up(both, ranks, elements, label)?.right;
+        let mut speed = PairSpeed { seconds: f64::INFINITY, latency_seconds: f64::INFINITY, correct };
+        for _ in 0..PAIR_REPETITIONS {
+            let large = self.add_up(both, ranks, elements, label)?;
+            let small = self.add_up(both, ranks, 1, label)?;
+            correct &= large.right && small.right;
+            speed.seconds = speed.seconds.min(large.on_both.as_secs_f64());
+            speed.latency_seconds = speed.latency_seconds.min(small.here.as_secs_f64());
+        }
+        Ok(PairSpeed { correct, ..speed })
+    }
+
+    /// Adds up whole numbers, which float32 does exactly; says whether it did.
+    fn add_up(
+        &self,
+        both: &SimpleCommunicator,
+        ranks: (usize, usize),
+        elements: usize,
+        label: Label,
+    ) -> Result<Sum, Error> {
+        let value = |rank: usize, i: usize| ((rank + 1) * (i % 251 + 1)) as f32;
+        let (mine, send) = Lent::new((0..elements).map(|i| value(self.rank, i)).collect());
+        let (all, receive) = Lent::new(vec![0f32; elements]);
+        self.finish(both.immediate_barrier(), label)?;
+        let began = Instant::now();
+        self.finish(both.immediate_all_reduce_into(StaticScope, &*send, receive, self.sum), label)?;
+        let here = began.elapsed();
+        // What was sent may still lie in this host's buffers: the barrier comes behind it.
+        self.finish(both.immediate_barrier(), label)?;
+        let on_both = began.elapsed();
+        // SAFETY: the request is complete.
+        let sums = unsafe {
+            mine.take();
+            all.take()
+        };
+        let right = sums.iter().enumerate().all(|(i, sum)| *sum == value(ranks.0, i) + value(ranks.1, i));
+        Ok(Sum { here, on_both, right })
     }
 
     /// Polls until the request is complete or the deadline has passed. In the second case the

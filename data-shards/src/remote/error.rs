@@ -102,6 +102,16 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// A file of this machine that is uploaded or downloaded.
+    #[error("cannot {doing} {}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The download was given up because [`super::Remote::stop`] was called.
     #[error("{url}: given up, because this process is about to end")]
     Stopped {
@@ -190,7 +200,11 @@ impl Error {
         match self {
             Error::Url { .. } | Error::Client { .. } | Error::Unsafe { .. } | Error::Limit { .. } => Blame::Usage,
             Error::Name { .. } | Error::NoChecksum { .. } | Error::Remote { .. } => Blame::Input,
-            Error::Full { .. } | Error::Cache { .. } | Error::Thread { .. } | Error::Stopped { .. } => Blame::Machine,
+            Error::Full { .. }
+            | Error::Cache { .. }
+            | Error::File { .. }
+            | Error::Thread { .. }
+            | Error::Stopped { .. } => Blame::Machine,
         }
     }
 

@@ -1,10 +1,10 @@
-//! Data sets on servers, through a cache that the processes of a node share.
+//! Data sets on servers, through a cache that the processes of a node share; and files that are put there.
 //!
 //! Duty: the files of a data set, verified, on this machine. Must not: know what is in them, nor let a credential into a log,
 //! an error or the cache.
 //!
 //! `location` understands URLs, `server` makes requests, `patience` decides how often, `download` brings a shard, `small` the
-//! files that may change, `set` the data set of them all, `entry` has the locks, `room` the limit, `redact` the texts. Inside there is a runtime that is
+//! files that may change, `set` the data set of them all, `store` (with `put`) takes files, `entry` has the locks, `room` the limit, `redact` the texts. Inside there is a runtime that is
 //! asynchronous; nothing of it shows. Nothing here may be called from within such a runtime.
 
 mod download;
@@ -12,11 +12,13 @@ mod entry;
 mod error;
 mod location;
 mod patience;
+mod put;
 mod redact;
 mod room;
 mod server;
 mod set;
 mod small;
+mod store;
 mod witness;
 
 use std::fs::{self, DirBuilder};
@@ -41,6 +43,7 @@ pub use self::error::{Blame, Error, Fault};
 pub use self::location::Location;
 pub use self::patience::Patience;
 pub use self::set::{RemoteSet, RemoteShards};
+pub use self::store::Store;
 
 /// Most bytes of a file that [`Remote::small`] fetches.
 pub const SMALL: u64 = 1 << 28;

@@ -19,6 +19,7 @@ use futures_util::stream::BoxStream;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::client::{ClientConfigKey, ClientOptions};
 use object_store::http::HttpBuilder;
+use object_store::multipart::MultipartStore;
 use object_store::path::Path as Key;
 use object_store::{Extensions, GetOptions, GetRange, HeaderMap, HeaderValue, ObjectStore, RetryConfig};
 use percent_encoding::percent_decode_str;
@@ -39,7 +40,9 @@ const CONNECT: Duration = Duration::from_secs(10);
 pub(super) struct Server {
     /// None only while it is dropped.
     runtime: Option<Runtime>,
-    client: Box<dyn ObjectStore>,
+    pub(super) client: Box<dyn ObjectStore>,
+    /// The same, for files that arrive in parts; none where nothing can be written.
+    pub(super) parts: Option<Box<dyn MultipartStore>>,
     /// Where the data set lies in `client`.
     base: Key,
     /// The server, where the URL of the data set does not say it.
@@ -50,6 +53,8 @@ pub(super) struct Server {
     /// That no credentials were found, or nothing.
     hint: &'static str,
     served: AtomicBool,
+    /// Sees requests that bring no witness of their own; of use where there is one request at a time.
+    witness: Witness,
 }
 
 /// What is asked for.
@@ -145,12 +150,27 @@ impl Server {
         extensions.insert(witness.clone());
         let (if_match, if_none_match) = (ask.same.clone(), ask.other.clone());
         let options = GetOptions { range, if_match, if_none_match, extensions, ..GetOptions::default() };
-        let key = self.base.clone().join(name);
+        let key = self.key(name);
         let answer = self.wait(self.client.get_opts(&key, options), limits)?;
         let answer = answer.map_err(|error| self.trouble(&error, witness.saw(), ranged))?;
         self.served.store(true, Ordering::Relaxed);
         let (size, etag) = (answer.meta.size, answer.meta.e_tag.clone());
         Ok(Body { server: self, stream: answer.into_stream(), size, etag })
+    }
+
+    /// Where a file lies; `name` may have slashes.
+    pub(super) fn key(&self, name: &str) -> Key {
+        name.split('/').filter(|part| !part.is_empty()).fold(self.base.clone(), |key, part| key.join(part))
+    }
+
+    /// Makes a request that no other may overlap.
+    pub(super) fn ask<T>(
+        &self,
+        request: impl Future<Output = object_store::Result<T>>,
+        limits: Limits<'_>,
+    ) -> Result<T, Trouble> {
+        self.witness.take();
+        self.wait(request, limits)?.map_err(|error| self.trouble(&error, self.witness.take(), false))
     }
 
     /// Waits on the calling thread.
@@ -231,7 +251,10 @@ impl Body<'_> {
         let server = self.server;
         match server.wait(self.stream.next(), limits)? {
             None => Ok(None),
-            Some(Ok(bytes)) => Ok(Some(bytes)),
+            Some(Ok(bytes)) => {
+                crate::activity::happened();
+                Ok(Some(bytes))
+            }
             Some(Err(error)) => Err(Trouble::Passing(server.secrets.scrub(&chain(&error)))),
         }
     }
@@ -270,7 +293,7 @@ fn http(location: &Location, url: &Url) -> Result<Server, Error> {
     let _ = bare.set_username("").and_then(|()| bare.set_password(None));
     let client = HttpBuilder::new()
         .with_url(bare)
-        .with_http_connector(Watched)
+        .with_http_connector(Watched::default())
         .with_retry(no_retries())
         .with_client_options(options)
         .build();
@@ -278,12 +301,14 @@ fn http(location: &Location, url: &Url) -> Result<Server, Error> {
     Ok(Server {
         runtime: None,
         client: Box::new(client),
+        parts: None,
         base: Key::default(),
         endpoint: String::new(),
         secrets,
         remedy: "give user and password in the URL (https://USER:PASSWORD@HOST/…), or a URL that is signed anew",
         hint: "",
         served: AtomicBool::new(false),
+        witness: Witness::default(),
     })
 }
 
@@ -303,8 +328,11 @@ fn authorization(url: &Url, secrets: &mut Secrets) -> Option<HeaderValue> {
 
 fn s3(location: &Location, bucket: &str, prefix: &str) -> Result<Server, Error> {
     use AmazonS3ConfigKey as S3;
-    let builder =
-        AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(no_retries()).with_http_connector(Watched);
+    let witness = Witness::default();
+    let builder = AmazonS3Builder::from_env()
+        .with_bucket_name(bucket)
+        .with_retry(no_retries())
+        .with_http_connector(Watched { otherwise: witness.clone() });
     let value = |key: S3| builder.get_config_value(&key).filter(|value| !value.is_empty());
     let base =
         Key::parse(prefix).map_err(|error| Error::Url { url: location.to_string(), problem: error.to_string() })?;
@@ -330,14 +358,16 @@ fn s3(location: &Location, bucket: &str, prefix: &str) -> Result<Server, Error> 
     let client = client.build().map_err(|error| unusable(location, &secrets, &error))?;
     Ok(Server {
         runtime: None,
-        client: Box::new(client),
+        client: Box::new(client.clone()),
+        parts: Some(Box::new(client)),
         base,
         endpoint: secrets.scrub(&endpoint),
         secrets,
-        remedy: "give credentials that may read it (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, and AWS_SESSION_TOKEN where \
+        remedy: "give credentials that have the right to it (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, and AWS_SESSION_TOKEN where \
             they are temporary), and its AWS_REGION",
         hint: if found { "" } else { NO_CREDENTIALS },
         served: AtomicBool::new(false),
+        witness,
     })
 }
 

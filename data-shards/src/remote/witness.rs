@@ -35,6 +35,11 @@ impl Witness {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What it saw, which it then forgets.
+    pub(super) fn take(&self) -> Saw {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn see(&self, answer: &Result<HttpResponse, HttpError>) {
         let saw = match answer {
             Ok(answer) => Saw::Answer(answer.status().as_u16()),
@@ -58,18 +63,30 @@ pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
+/// Header of every signed request to S3; requests for the credentials themselves have none.
+const SIGNED: &str = "x-amz-content-sha256";
+
 /// Makes the usual clients, with their answers looked at.
 #[derive(Debug, Default)]
-pub(super) struct Watched;
+pub(super) struct Watched {
+    /// Sees what came of signed requests that brought no witness, which not all kinds of requests can.
+    pub(super) otherwise: Witness,
+}
 
 impl HttpConnector for Watched {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(HttpClient::new(Service(ReqwestConnector::default().connect(options)?)))
+        Ok(HttpClient::new(Service {
+            client: ReqwestConnector::default().connect(options)?,
+            otherwise: self.otherwise.clone(),
+        }))
     }
 }
 
 #[derive(Debug)]
-struct Service(HttpClient);
+struct Service {
+    client: HttpClient,
+    otherwise: Witness,
+}
 
 type Answer<'a> = Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'a>>;
 
@@ -81,7 +98,8 @@ impl HttpService for Service {
     {
         Box::pin(async move {
             let witness = request.extensions().get::<Witness>().cloned();
-            let answer = self.0.execute(request).await;
+            let witness = witness.or_else(|| request.headers().contains_key(SIGNED).then(|| self.otherwise.clone()));
+            let answer = self.client.execute(request).await;
             if let Some(witness) = witness {
                 witness.see(&answer);
             }

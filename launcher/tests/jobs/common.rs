@@ -44,6 +44,9 @@ pub(crate) fn house(test: &str) -> Option<House> {
         "run.device = \"cpu\"\ndata.train = \"train.txt\"\ndata.eval = \"eval.txt\"\ntrain.epochs = 1\n",
     )
     .unwrap();
+    for list in ["train.txt", "eval.txt"] {
+        fs::write(dir.path().join(list), "").unwrap();
+    }
     Some(House { dir })
 }
 

@@ -111,6 +111,16 @@ fn a_restart_can_mend_and_a_checkpoint_counts_afresh() {
 }
 
 #[test]
+fn the_same_step_three_times_is_a_bug() {
+    let Some(house) = house("the_same_step_three_times_is_a_bug") else { return };
+    let scripts = [("FAKE_0", "hello progress:37 sleep:60000"), ("FAKE_1", "hello sleep:500 exit:17")];
+    let ran = house.train(&["--max-restarts", "10"], &scripts);
+    assert_eq!(ran.code, 4, "{}", ran.err);
+    assert!(ran.err.contains("three failures in a row at the same step"), "{}", ran.err);
+    assert_eq!(house.summary()["restarts"], 2);
+}
+
+#[test]
 fn a_hang_wins_over_a_failure_when_it_is_the_last() {
     let Some(house) = house("a_hang_wins_over_a_failure_when_it_is_the_last") else { return };
     let scripts =
@@ -184,7 +194,7 @@ fn a_dry_run_starts_and_creates_nothing() {
     assert!(!ran.out.contains("started\n[") && !house.run_dir().exists() && ran.took < Duration::from_secs(2));
     let mut names: Vec<_> = std::fs::read_dir(house.dir.path()).unwrap().flatten().map(|e| e.file_name()).collect();
     names.sort();
-    assert_eq!(names, ["bin", "job.toml"]);
+    assert_eq!(names, ["bin", "eval.txt", "job.toml", "train.txt"]);
 }
 
 #[test]
@@ -193,8 +203,8 @@ fn wrong_usage_stops_before_anything_starts() {
     let wrong: [(&[&str], &str); 8] = [
         (&["job.toml", "train.epoch=3"], "train.epoch"),
         (&["missing.toml"], "missing.toml"),
-        (&["--nodes", "2", "job.toml"], "one machine"),
-        (&["--nodes", "gpu01:8", "job.toml"], "one machine"),
+        (&["--nodes", "2", "job.toml"], "nothing says which"),
+        (&["--nodes", "gpu01:8,gpu01:8", "job.toml"], "stands there twice"),
         (&["--nproc-per-node", "0", "job.toml"], "--nproc-per-node"),
         (&["--ranks-filter", "2", "--nproc-per-node", "2", "job.toml"], "no rank 2"),
         (&["--nproc-per-node", "2", "job.toml", "train.global_batch=3", "train.micro_batch=2"], "no multiple"),

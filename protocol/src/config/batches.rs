@@ -63,7 +63,36 @@ impl Config {
         }
         Ok(Batches { global, micro })
     }
+
+    /// Whether a job that may come to have any of these numbers of workers can always deal its batches out. `auto` is `fixed`,
+    /// that of the checkpoint that the run goes on from, else made for the most workers.
+    pub fn check_batches(&self, worlds: &[usize], fixed: Option<usize>) -> Result<(), ConfigError> {
+        let most = worlds.iter().copied().max().unwrap_or(1);
+        let fits = |config: &Config, world: &usize| {
+            config.plan_batches(*world, Some(fixed.unwrap_or(config.train.micro_batch * most))).map(drop)
+        };
+        let Err(error) = worlds.iter().try_for_each(|world| fits(self, world)) else { return Ok(()) };
+        let ConfigError::Value { place, key, problem } = error else { return Err(error) };
+        if worlds.len() < 2 {
+            return Err(ConfigError::Value { place, key, problem });
+        }
+        let works = |count: &usize| {
+            let mut config = self.clone();
+            config.train.global_batch = GlobalBatch::Samples(count * self.train.micro_batch);
+            worlds.iter().all(|world| fits(&config, world).is_ok())
+        };
+        let advice = match (most..=MOST_MICRO_BATCHES).find(works) {
+            Some(count) => format!("train.global_batch={} works for all of these", count * self.train.micro_batch),
+            None => "choose fewer nodes between MIN and MAX".into(),
+        };
+        let (least, problem) = (worlds.iter().min().unwrap_or(&1), problem.split("; ").next().unwrap_or_default());
+        let problem = format!("{problem}; with --nodes MIN:MAX the job may have {least} to {most} workers: {advice}");
+        Err(ConfigError::Value { place, key, problem })
+    }
 }
+
+/// No larger batch is looked for.
+const MOST_MICRO_BATCHES: usize = 10_000;
 
 #[cfg(test)]
 mod tests {
@@ -91,5 +120,25 @@ mod tests {
         let e = config(8, 4).plan_batches(3, None).unwrap_err().to_string();
         assert!(e.contains("2 micro-batches of 4, fewer than the 3 workers"), "{e}");
         assert!(e.contains("train.global_batch=12 works"), "{e}");
+    }
+
+    #[test]
+    fn every_number_of_workers_is_checked() {
+        let config = Config::default();
+        let problem = |config: &Config, worlds: &[usize], fixed| {
+            config.check_batches(worlds, fixed).err().map_or(String::new(), |e| e.to_string())
+        };
+        assert_eq!(problem(&config, &[1, 2, 3], None), "");
+        let begun_on_two = problem(&config, &[1, 2, 3], Some(2 * config.train.micro_batch));
+        assert!(
+            begun_on_two.contains("fewer than the 3 workers") && begun_on_two.contains("1 to 3 workers"),
+            "{begun_on_two}"
+        );
+        let mut sync = config.clone();
+        sync.model.norm = Some(Norm::Sync);
+        sync.train.micro_batch = 2;
+        let text = problem(&sync, &[1, 2, 3], None);
+        assert!(text.contains("train.global_batch=12 works for all of these"), "{text}");
+        assert_eq!(problem(&sync, &[1, 2, 3], Some(12)), "");
     }
 }

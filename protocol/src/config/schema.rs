@@ -517,6 +517,11 @@ pub struct Checkpoint {
     pub keep_best: bool,
     /// The metric of the evaluation that decides what is best; left out: `auroc` for `cls`, `dice` for the others.
     pub metric: Option<Metric>,
+    /// Whether checkpoints are written behind the next steps; otherwise training waits for each.
+    pub r#async: bool,
+    /// URL of an object store (`s3://BUCKET/PREFIX`) that gets a copy of each checkpoint, and from which a start goes on where the
+    /// run directory has none as new; in a pipeline, each stage has a folder of its own in it. Left out: none.
+    pub upload: Option<String>,
 }
 
 /// Values of `checkpoint.metric`.
@@ -646,7 +651,15 @@ impl Default for Comm {
 
 impl Default for Checkpoint {
     fn default() -> Self {
-        Checkpoint { every_steps: 0, every_epochs: 1, keep_last: 2, keep_best: true, metric: None }
+        Checkpoint {
+            every_steps: 0,
+            every_epochs: 1,
+            keep_last: 2,
+            keep_best: true,
+            metric: None,
+            r#async: true,
+            upload: None,
+        }
     }
 }
 

@@ -62,6 +62,9 @@ impl Config {
             // Only the first stage has to be there, or not to be there, at the start.
             let resume = if stages.is_empty() { self.run.resume } else { Resume::Auto };
             config.run = Run { dir, resume, ..self.run.clone() };
+            if let Some(upload) = &mut config.checkpoint.upload {
+                *upload = format!("{}/{name}", upload.trim_end_matches('/'));
+            }
             check_beside(&mut config, &self.run.dir, &stages).map_err(&wrong)?;
             stages.push(Stage { name, file: stage.clone(), config });
         }

@@ -4,20 +4,27 @@
 //! last, `MANIFEST.json` with the checksum of each; `best` and `latest` hold names of such folders. A folder
 //! is written under a temporary name, made durable and renamed.
 //!
+//! An object store may have copies of them.
+//!
 //! This module knows bytes, not tensors: [`crate::train`] says what they mean.
 
+mod bring;
 mod manifest;
 mod read;
 mod retain;
 mod state;
+mod upload;
 mod write;
 
-pub use read::{Found, newest, resolve_weights, verify};
-pub use retain::{remove_old, remove_temporary, set_aside, to_remove};
+pub use bring::{Brought, bring, steps as steps_in};
+pub use read::{Found, newest, resolve_weights, search, verify};
+pub use retain::{clean, remove_old, set_aside, to_remove};
 pub use state::{Best, Buckets, DataState, State, Versions};
-pub use write::{Contents, set_best, write};
+pub use upload::{Request, upload};
+pub use write::{set_best, write};
 
 use crate::weights;
+use data_shards::remote::{self, Blame, Fault};
 use protocol::Exit;
 use std::path::PathBuf;
 
@@ -36,6 +43,8 @@ pub const BEST: &str = "best";
 
 /// Prefix of folders that are being written.
 const TEMPORARY: &str = ".tmp-";
+/// Prefix of folders whose name a new one is about to get.
+const DISPLACED: &str = ".displaced-";
 
 /// Folder name of the checkpoint of a step.
 pub fn folder_name(step: u64) -> String {
@@ -90,6 +99,19 @@ pub enum Error {
         /// Why.
         problem: String,
     },
+    /// The object store, or what it has.
+    #[error(transparent)]
+    Remote(#[from] remote::Error),
+    /// The last checkpoint of a run could not be uploaded.
+    #[error(
+        "{checkpoint} could not be uploaded: {source}; it is complete in the run directory: the same command uploads it"
+    )]
+    NotUploaded {
+        /// Its name.
+        checkpoint: String,
+        /// Why.
+        source: Box<Error>,
+    },
     /// Its tensors cannot be used.
     #[error(transparent)]
     Weights(#[from] weights::Error),
@@ -102,6 +124,13 @@ impl Error {
             Error::Write { .. } | Error::Read { .. } => Exit::WorkerFailed,
             Error::NoWeights { .. } => Exit::Usage,
             Error::Damaged { .. } | Error::NoneUsable { .. } => Exit::BadData,
+            Error::NotUploaded { source, .. } => source.exit(),
+            // A server that is gone may be back at the next start; one that says no will say so again.
+            Error::Remote(remote::Error::Remote { fault: Fault::Refused { .. } | Fault::Answer { .. }, .. }) => {
+                Exit::Usage
+            }
+            Error::Remote(e) if e.blame() == Blame::Usage => Exit::Usage,
+            Error::Remote(_) => Exit::WorkerFailed,
             Error::Weights(e) if e.is_bad_input() => Exit::BadData,
             Error::Weights(_) => Exit::WorkerFailed,
         }

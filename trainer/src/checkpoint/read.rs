@@ -13,8 +13,18 @@ pub struct Found {
     pub state: State,
 }
 
-/// The newest checkpoint in `checkpoints` that verifies, and why newer ones did not. `None` where there is none at all.
+/// The newest checkpoint in `checkpoints` that verifies, and why newer ones did not. `None` where there is none at all; an
+/// error where there are some and none of them verifies.
 pub fn newest(checkpoints: &Path) -> Result<(Option<Found>, Vec<Error>), Error> {
+    let (found, refused) = search(checkpoints)?;
+    match refused.first().filter(|_| found.is_none()) {
+        None => Ok((found, refused)),
+        Some(newest) => Err(Error::NoneUsable { folder: checkpoints.into(), problem: newest.to_string() }),
+    }
+}
+
+/// As [`newest`], for whom another place may have better ones.
+pub fn search(checkpoints: &Path) -> Result<(Option<Found>, Vec<Error>), Error> {
     let mut refused = Vec::new();
     for step in steps(checkpoints)?.into_iter().rev() {
         match verify(&checkpoints.join(super::folder_name(step))) {
@@ -22,10 +32,7 @@ pub fn newest(checkpoints: &Path) -> Result<(Option<Found>, Vec<Error>), Error> 
             Err(e) => refused.push(e),
         }
     }
-    match refused.first() {
-        None => Ok((None, refused)),
-        Some(newest) => Err(Error::NoneUsable { folder: checkpoints.into(), problem: newest.to_string() }),
-    }
+    Ok((None, refused))
 }
 
 /// Steps of the folders in `checkpoints`, ascending.
@@ -44,18 +51,36 @@ pub(super) fn steps(checkpoints: &Path) -> Result<Vec<u64>, Error> {
 pub fn verify(folder: &Path) -> Result<Found, Error> {
     let damaged = |problem: String| Error::Damaged { folder: folder.into(), problem };
     let text = read(&folder.join(MANIFEST)).map_err(|e| damaged(e.to_string()))?;
-    let manifest: Manifest = serde_json::from_slice(&text).map_err(|e| damaged(format!("{MANIFEST}: {e}")))?;
-    if manifest.format > FORMAT {
-        return Err(damaged(format!("format {} is newer than this program ({FORMAT})", manifest.format)));
-    }
-    for name in [MODEL, OPTIMIZER, STATE] {
-        let entry = manifest.files.get(name).ok_or_else(|| damaged(format!("{MANIFEST} does not list {name}")))?;
+    let manifest = understand(&text).map_err(damaged)?;
+    for name in FILES {
+        let entry = entry(&manifest, name).map_err(damaged)?;
         let content = read(&folder.join(name)).map_err(|e| damaged(e.to_string()))?;
         check(name, entry, &content).map_err(damaged)?;
     }
     let text = read(&folder.join(STATE))?;
     let state = serde_json::from_slice(&text).map_err(|e| damaged(format!("{STATE}: {e}")))?;
     Ok(Found { folder: folder.into(), state })
+}
+
+/// The files of a checkpoint, besides its manifest.
+const FILES: [&str; 3] = [MODEL, OPTIMIZER, STATE];
+
+/// Names and sizes of the files that make a checkpoint of this manifest.
+pub(super) fn listed(manifest: &[u8]) -> Result<Vec<(&'static str, u64)>, String> {
+    let manifest = understand(manifest)?;
+    FILES.into_iter().map(|name| Ok((name, entry(&manifest, name)?.bytes))).collect()
+}
+
+fn understand(text: &[u8]) -> Result<Manifest, String> {
+    let manifest: Manifest = serde_json::from_slice(text).map_err(|e| format!("{MANIFEST}: {e}"))?;
+    match manifest.format > FORMAT {
+        true => Err(format!("format {} is newer than this program ({FORMAT})", manifest.format)),
+        false => Ok(manifest),
+    }
+}
+
+fn entry<'a>(manifest: &'a Manifest, name: &str) -> Result<&'a FileEntry, String> {
+    manifest.files.get(name).ok_or_else(|| format!("{MANIFEST} does not list {name}"))
 }
 
 fn check(name: &str, expected: &FileEntry, content: &[u8]) -> Result<(), String> {

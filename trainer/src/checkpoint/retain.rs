@@ -1,18 +1,18 @@
 //! Which checkpoints go.
 
-use super::{TEMPORARY, folder_name, read};
+use super::{DISPLACED, TEMPORARY, folder_name, read};
 use std::path::Path;
 
-/// Of `steps` (ascending), those to remove: all but the `keep_last` newest and the best. Pure.
-pub fn to_remove(steps: &[u64], keep_last: usize, best: Option<u64>) -> Vec<u64> {
+/// Of `steps` (ascending), those to remove: all but the `keep_last` newest and those that are `spared`. Pure.
+pub fn to_remove(steps: &[u64], keep_last: usize, spared: &[u64]) -> Vec<u64> {
     let old = steps.len().saturating_sub(keep_last.max(1));
-    steps[..old].iter().copied().filter(|s| Some(*s) != best).collect()
+    steps[..old].iter().copied().filter(|s| !spared.contains(s)).collect()
 }
 
 /// Removes old checkpoints. What cannot be removed stays: it takes space, but harms nothing.
-pub fn remove_old(checkpoints: &Path, keep_last: usize, best: Option<u64>) {
+pub fn remove_old(checkpoints: &Path, keep_last: usize, spared: &[u64]) {
     let steps = read::steps(checkpoints).unwrap_or_default();
-    for step in to_remove(&steps, keep_last, best) {
+    for step in to_remove(&steps, keep_last, spared) {
         let folder = checkpoints.join(folder_name(step));
         // First under a temporary name, so that a half-removed one is never taken for a checkpoint.
         let going = checkpoints.join(format!("{TEMPORARY}old-{}", folder_name(step)));
@@ -32,12 +32,18 @@ pub fn set_aside(folder: &Path) {
     }
 }
 
-/// Removes what an interrupted writer left.
-pub fn remove_temporary(checkpoints: &Path) {
-    let entries = std::fs::read_dir(checkpoints).into_iter().flatten().flatten();
-    for entry in entries.filter(|e| e.file_name().to_string_lossy().starts_with(TEMPORARY)) {
-        let path = entry.path();
-        let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+/// Removes what an interrupted writer left, and gives a checkpoint that it was about to replace its name back.
+pub fn clean(checkpoints: &Path) {
+    for entry in std::fs::read_dir(checkpoints).into_iter().flatten().flatten() {
+        let (name, path) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
+        let replaced = name.strip_prefix(DISPLACED).map(|name| checkpoints.join(name));
+        match replaced.filter(|folder| !folder.exists()) {
+            Some(folder) => drop(std::fs::rename(path, folder)),
+            None if name.starts_with(TEMPORARY) || name.starts_with(DISPLACED) => {
+                let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+            }
+            None => {}
+        }
     }
 }
 
@@ -46,9 +52,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_and_the_best_stay() {
-        assert_eq!(to_remove(&[1, 2, 3, 4, 5], 2, Some(2)), [1, 3]);
-        assert_eq!(to_remove(&[1, 2], 5, None), Vec::<u64>::new());
-        assert_eq!(to_remove(&[1, 2], 0, None), [1]);
+    fn what_an_interrupted_writer_left_goes_and_what_it_displaced_comes_back() {
+        let dir = std::env::temp_dir().join(format!("jcs-clean-{}", std::process::id()));
+        for folder in ["step-00000001", ".displaced-step-00000001", ".displaced-step-00000002", ".tmp-step-00000003-7"]
+        {
+            std::fs::create_dir_all(dir.join(folder)).unwrap();
+        }
+        clean(&dir);
+        let mut left: Vec<_> = std::fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(left, ["step-00000001", "step-00000002"]);
+    }
+
+    #[test]
+    fn the_newest_and_those_that_are_spared_stay() {
+        assert_eq!(to_remove(&[1, 2, 3, 4, 5], 2, &[2]), [1, 3]);
+        assert_eq!(to_remove(&[1, 2], 5, &[]), Vec::<u64>::new());
+        assert_eq!(to_remove(&[1, 2], 0, &[]), [1]);
     }
 }

@@ -22,6 +22,9 @@ pub struct State {
     pub micro_batch: usize,
     /// Workers that wrote it.
     pub world_size: usize,
+    /// The number of the start that wrote it; 0 where starts had none yet.
+    #[serde(default)]
+    pub generation: u64,
     /// The training samples.
     pub data: DataState,
     /// The evaluation samples; none where there is no evaluation.

@@ -1,60 +1,68 @@
 //! Writing a checkpoint.
 
 use super::manifest::{FORMAT, FileEntry, Manifest};
-use super::{BEST, Error, LATEST, MANIFEST, MODEL, OPTIMIZER, STATE, TEMPORARY, folder_name};
+use super::{BEST, DISPLACED, Error, LATEST, MANIFEST, TEMPORARY, folder_name};
 use crate::files::{replace, sync_parent, write_durably};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// The files of a checkpoint, as bytes.
-pub struct Contents {
-    /// Its step.
-    pub step: u64,
-    /// `model.safetensors`
-    pub model: Vec<u8>,
-    /// `optimizer.safetensors`
-    pub optimizer: Vec<u8>,
-    /// `state.json`
-    pub state: Vec<u8>,
-}
-
-/// Writes a checkpoint into `checkpoints` and points `latest` at it. On an error nothing of it is left.
-pub fn write(checkpoints: &Path, contents: &Contents) -> Result<PathBuf, Error> {
-    let name = folder_name(contents.step);
+/// Writes a checkpoint into `checkpoints` and points `latest` at it; its size in bytes. On an error nothing of it is left.
+///
+/// `files`, by name, are asked for one after the other, so that they need not all be in memory; `may_publish` is asked
+/// before anything gets its final name.
+pub fn write<'a, E: From<Error>>(
+    checkpoints: &Path,
+    step: u64,
+    files: impl IntoIterator<Item = (&'a str, Result<Vec<u8>, E>)>,
+    may_publish: impl FnOnce() -> Result<(), E>,
+) -> Result<u64, E> {
+    let name = folder_name(step);
     let temporary = checkpoints.join(format!("{TEMPORARY}{name}-{}", std::process::id()));
-    let result = write_folder(&temporary, contents).and_then(|()| put_in_place(checkpoints, &temporary, &name));
+    let result = write_folder(&temporary, step, files).and_then(|bytes| {
+        may_publish()?;
+        put_in_place(checkpoints, &temporary, &name)?;
+        Ok(bytes)
+    });
     if result.is_err() {
         let _ = std::fs::remove_dir_all(&temporary);
     }
     result
 }
 
-fn write_folder(folder: &Path, contents: &Contents) -> Result<(), Error> {
+fn write_folder<'a, E: From<Error>>(
+    folder: &Path,
+    step: u64,
+    files: impl IntoIterator<Item = (&'a str, Result<Vec<u8>, E>)>,
+) -> Result<u64, E> {
     std::fs::create_dir_all(folder).map_err(at(folder))?;
-    let mut manifest = Manifest { format: FORMAT, step: contents.step, files: Default::default() };
-    for (name, bytes) in [(MODEL, &contents.model), (OPTIMIZER, &contents.optimizer), (STATE, &contents.state)] {
-        let file = folder.join(name);
-        write_durably(&file, bytes).map_err(at(&file))?;
-        manifest.files.insert(name.into(), FileEntry::of(bytes));
+    let mut manifest = Manifest { format: FORMAT, step, files: Default::default() };
+    for (name, bytes) in files {
+        let (file, bytes) = (folder.join(name), bytes?);
+        write_durably(&file, &bytes).map_err(at(&file))?;
+        manifest.files.insert(name.into(), FileEntry::of(&bytes));
     }
     let file = folder.join(MANIFEST);
     let text = serde_json::to_vec_pretty(&manifest).map_err(io::Error::other).map_err(at(&file))?;
     write_durably(&file, &text).map_err(at(&file))?;
-    sync_parent(&file).map_err(at(folder))
+    sync_parent(&file).map_err(at(folder))?;
+    Ok(manifest.files.values().map(|file| file.bytes).sum())
 }
 
-fn put_in_place(checkpoints: &Path, temporary: &Path, name: &str) -> Result<PathBuf, Error> {
+/// Gives a complete folder its final name, and points `latest` at it.
+pub(super) fn put_in_place(checkpoints: &Path, temporary: &Path, name: &str) -> Result<(), Error> {
     let folder = checkpoints.join(name);
-    // Only a damaged checkpoint, or one of a run that was resumed before it, can be there.
-    let displaced = checkpoints.join(format!("{TEMPORARY}old-{name}"));
+    // One that is damaged, that a run left which was resumed before it, or that an evaluation made better. Until the new one
+    // has its name, a crash leaves this one, and `clean` gives it its name back.
+    let displaced = checkpoints.join(format!("{DISPLACED}{name}"));
     if folder.exists() {
         std::fs::rename(&folder, &displaced).map_err(at(&folder))?;
     }
-    std::fs::rename(temporary, &folder).map_err(at(&folder))?;
+    std::fs::rename(temporary, &folder).map_err(at(&folder)).inspect_err(|_| {
+        let _ = std::fs::rename(&displaced, &folder);
+    })?;
     let _ = std::fs::remove_dir_all(&displaced);
     sync_parent(&folder).map_err(at(&folder))?;
-    point(checkpoints, LATEST, name)?;
-    Ok(folder)
+    point(checkpoints, LATEST, name)
 }
 
 /// Points `best` at the checkpoint of `step`.

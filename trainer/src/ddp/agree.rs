@@ -43,20 +43,20 @@ fn first_difference(all: &[Vec<u8>]) -> Option<(usize, String, String)> {
     (0..lines).map(|i| (rank, line(other, i), line(&all[0], i))).find(|(_, a, b)| a != b)
 }
 
-/// Gives every rank the weights and buffers of rank 0.
-pub fn broadcast_weights(collective: &dyn Collective, store: &Store, flats: &Flats) -> Result<(), Error> {
+/// Gives every rank the weights and buffers of rank `root`.
+pub fn broadcast_weights(collective: &dyn Collective, root: usize, store: &Store, flats: &Flats) -> Result<(), Error> {
     if collective.world_size() == 1 {
         return Ok(());
     }
     let label = Label::new(0, "weights broadcast");
     for values in flats.values() {
-        collective.broadcast(DeviceBuffer::new(values)?, 0, label)?;
+        collective.broadcast(DeviceBuffer::new(values)?, root, label)?;
     }
     for entry in store.entries().iter().filter(|e| !e.trainable) {
         // Counters are integers, which collectives do not know; every count fits a float64.
         let kind = if entry.tensor.kind() == Kind::Float { Kind::Float } else { Kind::Double };
         let flat = entry.tensor.detach().to_kind(kind).contiguous();
-        collective.broadcast(DeviceBuffer::new(&flat)?, 0, label)?;
+        collective.broadcast(DeviceBuffer::new(&flat)?, root, label)?;
         let mut target: Tensor = entry.tensor.detach();
         target.copy_(&flat);
     }

@@ -47,6 +47,7 @@ impl Flats {
     /// Moves everything into buffers of another layout; no value changes.
     pub fn rearrange(&mut self, layout: Layout) -> Result<(), Error> {
         layout.check(self.parameters.len()).map_err(Error::Layout)?;
+        // Views keep the old buckets alive until they are copied.
         let state: Vec<Vec<Tensor>> = (0..self.parameters.len()).map(|p| self.state_of(p)).collect();
         self.layout = layout;
         self.buckets = self.build(|p| Some(&state[p]));
@@ -114,10 +115,10 @@ impl Flats {
         self.optimizer.slots()
     }
 
-    /// The optimizer's state of a parameter, copied.
+    /// The optimizer's state of a parameter: views into the buckets, which the next step overwrites.
     pub fn state_of(&self, p: usize) -> Vec<Tensor> {
         let (b, offset) = self.place(p);
-        self.buckets[b].slots.iter().map(|slot| self.view(slot, p, offset).copy()).collect()
+        self.buckets[b].slots.iter().map(|slot| self.view(slot, p, offset)).collect()
     }
 
     /// Sets the optimizer's state of a parameter; all tensors of its shape.
@@ -128,11 +129,11 @@ impl Flats {
         }
     }
 
-    /// Gives every rank the optimizer's state of rank 0.
-    pub fn broadcast_state(&self, collective: &dyn Collective) -> Result<(), Error> {
+    /// Gives every rank the optimizer's state of rank `root`.
+    pub fn broadcast_state(&self, collective: &dyn Collective, root: usize) -> Result<(), Error> {
         let label = Label::new(0, "optimizer broadcast");
         for slot in self.buckets.iter().flat_map(|b| &b.slots) {
-            collective.broadcast(DeviceBuffer::new(slot)?, 0, label)?;
+            collective.broadcast(DeviceBuffer::new(slot)?, root, label)?;
         }
         Ok(())
     }

@@ -1,18 +1,25 @@
 //! Training: from a configuration to a trained network, on any number of workers.
 
 mod changes;
+mod copies;
 mod lock;
 mod resume;
 mod save;
 mod session;
 mod step;
+mod stragglers;
+mod together;
+mod uploader;
+mod writer;
 
 use crate::data::{self, Split};
 use crate::job::Job;
 use crate::network::Description;
+use crate::whereabouts::enter;
 use crate::{Error, files};
 use protocol::Exit;
 use protocol::config::{Config, Stage};
+use protocol::message::Phase;
 use serde_json::Map;
 use session::Session;
 use std::path::Path;
@@ -28,22 +35,39 @@ pub fn steps_done() -> u64 {
 
 /// Trains as `config` says, going on from the newest checkpoint where there is one. The caller then leaves the job.
 pub fn train(config: Config, job: &Job) -> Result<Exit, Error> {
+    enter(Phase::Start);
     let mut session = Session::open(config, job.clone())?;
     if session.is_finished() {
         session.say_finished();
-        return Ok(Exit::Done);
+        // That of an earlier start may have failed.
+        session.finish_uploads()?;
+        return session.uploaded().map(|()| Exit::Done);
     }
     STEPS_DONE.store(session.step, Ordering::Relaxed);
+    // A failure must be told at once, not after what threads wait for that load data.
+    let exit = go(&mut session);
+    if exit.is_err() {
+        session.abandon();
+    }
+    exit
+}
+
+fn go(session: &mut Session) -> Result<Exit, Error> {
     session.announce()?;
     loop {
-        if session.evaluation_is_due() && !session.evaluate()? {
-            return session.preempt();
+        if session.evaluation_is_due() {
+            enter(Phase::Evaluation);
+            if !session.evaluate()? {
+                return session.preempt();
+            }
         }
+        enter(Phase::Checkpoint);
         session.save_if_due()?;
         if session.is_finished() {
+            enter(Phase::End);
             return session.end("finished", Exit::Done);
         }
-        let report = session.train_step()?;
+        let Some(report) = session.train_step()? else { return session.preempt() };
         STEPS_DONE.store(session.step, Ordering::Relaxed);
         session.log_step(&report)?;
         if report.stop {

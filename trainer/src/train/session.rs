@@ -1,7 +1,11 @@
 //! A training session: everything that lives from the first step to the last.
 
-use super::lock::RunLock;
+use super::copies::{self, Keepers};
+use super::lock::Claim;
 use super::resume::{self, Start};
+use super::stragglers::Stragglers;
+use super::uploader::Uploader;
+use super::writer::{Target, Writer};
 use crate::data::{self, BatchStream, Plan, Split};
 use crate::ddp::{self, Flats, Limits, Reducer, SharedSum};
 use crate::job::Job;
@@ -10,14 +14,17 @@ use crate::model::Group;
 use crate::monitor::{Monitor, ProgressReport};
 use crate::network::{Description, Network};
 use crate::optim::Optimizer;
+use crate::whereabouts::enter;
 use crate::{Error, checkpoint, evaluate, files, initial};
+use collectives::Label;
 use data_shards::Dataset;
-use protocol::Exit;
+use data_shards::remote::{self, Location, Patience};
 use protocol::config::{self, Batches, Config, GlobalBatch, Metric, Norm};
-use protocol::message::Progress;
+use protocol::message::{Phase, Progress};
+use protocol::{Exit, env};
 use serde_json::{Map, Value, json};
-use std::path::PathBuf;
 use std::sync::Arc;
+use tch::Tensor;
 
 /// The state of a training run on this worker.
 pub(super) struct Session {
@@ -39,16 +46,29 @@ pub(super) struct Session {
     pub(super) progress: ProgressReport,
     /// Optimizer steps done.
     pub(super) step: u64,
+    /// Those done before this start.
+    pub(super) began_at: u64,
     pub(super) max_steps: u64,
     /// Step of the newest checkpoint.
     pub(super) saved: Option<u64>,
     /// Step of the newest complete evaluation.
     pub(super) evaluated: Option<u64>,
-    /// Holds the run directory for this process (rank 0).
-    _lock: Option<RunLock>,
+    /// The ranks that keep checkpoints.
+    pub(super) keepers: Keepers,
+    /// Holds the run directory for this process, where it keeps checkpoints.
+    claim: Option<Arc<Claim>>,
+    /// Writes checkpoints, where this process keeps them.
+    pub(super) writer: Option<Writer>,
+    /// Uploads checkpoints, where they are uploaded and this is rank 0.
+    pub(super) uploader: Option<Arc<Uploader>>,
+    /// Step and problem of the last upload, where it failed.
+    pub(super) not_uploaded: Option<(u64, checkpoint::Error)>,
+    /// The number of this start.
+    pub(super) generation: u64,
     pub(super) best: Option<checkpoint::Best>,
     pub(super) last_eval: Option<(u64, Evaluation)>,
     pub(super) last_loss: f64,
+    pub(super) stragglers: Stragglers,
 }
 
 impl Session {
@@ -58,16 +78,20 @@ impl Session {
         let train_set = data::open_for_training(&config, &description)?.map(Arc::new);
         let train_set = train_set.ok_or_else(|| Error::Usage("data.train is not given".into()))?;
         let eval_set = data::open(Split::Eval, &config, &description)?.map(Arc::new);
+        let store = open_store(&config, &job)?.map(Arc::new);
         // From here on the configuration is written into files and logs.
-        data::hide_credentials(&mut config.data);
+        data::hide_credentials(&mut config);
         for remark in [Some(&train_set), eval_set.as_ref()].into_iter().flatten().filter_map(|set| set.remark()) {
             if job.is_chief() {
                 tracing::warn!("{remark}");
             }
         }
-        let lock = prepare_run_directory(&config, &job)?;
-        let start = resume::find(&config, &job, &train_set, eval_set.as_deref())?;
-        let fixed = start.state.as_ref().map(|s| s.global_batch);
+        let keepers = copies::find(&config.run.dir, &job)?;
+        let mut claim = keepers.has(job.place.rank.0).then(|| take_run_directory(&config)).transpose()?;
+        let start = resume::find(&config, &job, &train_set, eval_set.as_deref(), claim.as_ref(), store.as_deref())?;
+        claim.as_mut().map_or(Ok(()), |claim| claim.raise_to(start.generation))?;
+        let claim = claim.map(Arc::new);
+        let fixed = start.state.as_ref().map(|s| s.global_batch).or(for_most_workers(&config)?);
         let batches = config.plan_batches(job.place.world_size, fixed)?;
         let plan = Plan::new(train_set.len(), &config, batches, &job.place)?;
         let max_steps = config.train.max_steps.unwrap_or(config.train.epochs * plan.steps_per_epoch());
@@ -90,6 +114,22 @@ impl Session {
         };
         let balance = if config.loss.balance { data::class_balance(&train_set) } else { [1.0; 2] };
         let progress = ProgressReport::new(job.side_channel.clone(), job.is_chief());
+        let checkpoints = config.run.dir.join("checkpoints");
+        let uploader = store.zip(claim.clone()).map(|(store, claim)| {
+            Uploader::start(store, checkpoints, config.checkpoint.keep_last, claim).map(Arc::new)
+        });
+        let uploader = uploader.transpose()?;
+        if let (Some(uploader), Some(unsent)) = (&uploader, start.unsent) {
+            let best = start.state.as_ref().and_then(|state| state.best);
+            uploader.offer(unsent, best.filter(|_| config.checkpoint.keep_best).map(|best| best.step));
+        }
+        let target = |claim: &Arc<Claim>| Target {
+            folder: config.run.dir.join("checkpoints"),
+            keep_last: config.checkpoint.keep_last,
+            claim: claim.clone(),
+            uploader: uploader.clone(),
+            launcher: job.is_chief().then(|| (job.side_channel.clone(), job.stage)),
+        };
         let mut session = Session {
             description,
             train_set,
@@ -103,13 +143,21 @@ impl Session {
             monitor,
             progress,
             step,
+            began_at: step,
             max_steps,
-            saved: start.state.as_ref().map(|s| s.step),
+            // One that a node lacks is written once more.
+            saved: start.state.as_ref().filter(|_| start.everywhere).map(|s| s.step),
             evaluated: start.state.as_ref().and_then(|s| s.evaluated),
-            _lock: lock,
+            writer: claim.as_ref().map(|claim| Writer::new(target(claim))),
+            uploader,
+            not_uploaded: None,
+            keepers,
+            claim,
+            generation: start.generation,
             best: start.state.as_ref().and_then(|s| s.best),
             last_eval: None,
             last_loss: f64::NAN,
+            stragglers: Stragglers::default(),
             network,
             config,
             job,
@@ -118,16 +166,27 @@ impl Session {
         Ok(session)
     }
 
-    /// Loads tensors of the checkpoint on rank 0 and gives all ranks the same ones.
+    /// Loads tensors of the checkpoint on the rank that has it and gives all ranks the same ones.
     fn restore(&mut self, start: &Start) -> Result<(), Error> {
+        let mut generator = Vec::new();
         if let Some(folder) = &start.folder {
-            resume::load_tensors(folder, &self.network.store, &mut self.reducer.flats)?;
+            generator = resume::load_tensors(folder, &self.network.store, &mut self.reducer.flats)?;
         }
-        ddp::broadcast_weights(&*self.job.collective, &self.network.store, &self.reducer.flats)?;
+        let (collective, source) = (&*self.job.collective, start.source);
+        ddp::broadcast_weights(collective, source, &self.network.store, &self.reducer.flats)?;
         if start.state.is_some() {
-            self.reducer.flats.broadcast_state(&*self.job.collective)?;
+            self.reducer.flats.broadcast_state(collective, source)?;
+            let all = collective.all_gather(generator, Label::new(self.step, "generator's state"))?;
+            if let (true, Some(state)) = (self.job.is_chief(), all.get(source)) {
+                torch_ext::set_generator_state(&Tensor::from_slice(state))?;
+            }
         }
         Ok(())
+    }
+
+    /// An error where another start has the run. To be asked before anything in it is replaced.
+    fn check_claim(&self) -> Result<(), Error> {
+        self.claim.as_ref().map_or(Ok(()), |claim| claim.check())
     }
 
     /// Whether all steps are taken, evaluated and saved.
@@ -156,6 +215,7 @@ impl Session {
         if !self.job.is_chief() {
             return Ok(());
         }
+        self.check_claim()?;
         self.write_resolved_config()?;
         let parameters: usize = self.reducer.flats.parameters().iter().map(ddp::Parameter::elements).sum();
         tracing::info!(
@@ -173,6 +233,7 @@ impl Session {
         if dropped > 0 {
             tracing::info!("the last {dropped} samples of each epoch's order do not fill a batch and are left out");
         }
+        tracing::info!("generation {} of {}", self.generation, self.config.run.dir.display());
         if self.step > 0 {
             tracing::info!("going on after step {} from {}", self.step, checkpoint::folder_name(self.step));
         }
@@ -180,8 +241,8 @@ impl Session {
         self.monitor.event(
             self.step,
             event,
-            json!({ "world_size": self.job.place.world_size, "global_batch": self.batches.global,
-                    "collectives": self.job.collective.name() }),
+            json!({ "generation": self.generation, "world_size": self.job.place.world_size,
+                    "global_batch": self.batches.global, "collectives": self.job.collective.name() }),
         )
     }
 
@@ -213,14 +274,15 @@ impl Session {
     /// Evaluates. False where a rank was asked to stop before it was done.
     pub(super) fn evaluate(&mut self) -> Result<bool, Error> {
         let Some(dataset) = self.eval_set.clone() else { return Ok(true) };
-        let progress = &mut self.progress;
         if self.config.model.norm() == Norm::Batch {
             // Each rank's norms saw batches of their own.
-            ddp::broadcast_weights(&*self.job.collective, &self.network.store, &self.reducer.flats)?;
+            self.share_buffers()?;
         }
         let settings = evaluate::Settings::of(&self.config, self.step);
+        let progress = &mut self.progress;
         let evaluation = evaluate::evaluate(&self.network, &dataset, &settings, &self.job, &mut |p| progress.show(p))?;
         let Some(evaluation) = evaluation else { return Ok(false) };
+        self.check_claim()?;
         self.evaluated = Some(self.step);
         let mut fields = to_map(&evaluation);
         fields.insert("epoch".into(), json!(self.step / self.plan.steps_per_epoch()));
@@ -233,8 +295,14 @@ impl Session {
         Ok(true)
     }
 
+    /// Gives every rank what rank 0's norms have seen.
+    pub(super) fn share_buffers(&self) -> Result<(), Error> {
+        Ok(ddp::broadcast_weights(&*self.job.collective, 0, &self.network.store, &self.reducer.flats)?)
+    }
+
     /// Saves and ends because a rank was asked to stop.
     pub(super) fn preempt(&mut self) -> Result<Exit, Error> {
+        enter(Phase::Checkpoint);
         self.save_if_new()?;
         self.end("preempted", Exit::Preempted)
     }
@@ -249,12 +317,32 @@ impl Session {
         (improves && value.is_finite()).then_some(checkpoint::Best { step, metric, value })
     }
 
+    /// Lets go of all that loads data. Nothing more may be done.
+    pub(super) fn abandon(&mut self) {
+        self.stream.abandon();
+        if let Some(set) = &self.eval_set {
+            set.stop();
+        }
+    }
+
     /// The last words.
     pub(super) fn end(&mut self, status: &str, exit: Exit) -> Result<Exit, Error> {
         self.progress.clear();
+        self.finish_writing()?;
+        let preempted = exit == Exit::Preempted;
+        if !preempted {
+            self.finish_uploads()?;
+            self.uploaded()?;
+        }
         if self.job.is_chief() {
+            self.check_claim()?;
             self.write_summary(status)?;
             self.monitor.event(self.step, status, json!({}))?;
+        }
+        if preempted && self.config.checkpoint.upload.is_some() {
+            // The checkpoint is safe. An upload may take longer than the launcher waits, which is no loss: the next start does it.
+            self.job.confirm(exit);
+            self.finish_uploads()?;
         }
         Ok(exit)
     }
@@ -300,13 +388,15 @@ impl Session {
         });
     }
 
-    pub(super) fn checkpoints(&self) -> PathBuf {
-        self.config.run.dir.join("checkpoints")
-    }
-
     pub(super) fn flats(&self) -> &Flats {
         &self.reducer.flats
     }
+}
+
+/// The global batch of a new run whose hosts may become more (`--nodes MIN:MAX`).
+fn for_most_workers(config: &Config) -> Result<Option<usize>, Error> {
+    let most: usize = env::number(env::JCS_MOST_WORKERS, 0).map_err(|e| Error::Usage(e.to_string()))?;
+    Ok((most > 0).then_some(most * config.train.micro_batch))
 }
 
 /// A number for JSON, which has no NaN.
@@ -335,21 +425,19 @@ fn make_absolute(config: &mut Config) {
     }
 }
 
-/// Creates the run directory on rank 0, sees that it can be written, and takes it for this process.
-fn prepare_run_directory(config: &Config, job: &Job) -> Result<Option<RunLock>, Error> {
-    if !job.is_chief() {
-        return Ok(None);
-    }
-    let dir = &config.run.dir;
-    let checkpoints = dir.join("checkpoints");
-    let probe = checkpoints.join(".tmp-probe");
-    let writable = std::fs::create_dir_all(&checkpoints)
-        .and_then(|()| std::fs::write(&probe, b"probe"))
-        .and_then(|()| std::fs::remove_file(&probe));
-    writable.map_err(|source| Error::RunDirectory { dir: dir.clone(), source })?;
-    let lock = RunLock::take(dir)?;
-    checkpoint::remove_temporary(&checkpoints);
-    Ok(Some(lock))
+/// The object store that gets copies of the checkpoints; rank 0's matter.
+fn open_store(config: &Config, job: &Job) -> Result<Option<remote::Store>, Error> {
+    let Some(url) = config.checkpoint.upload.as_ref().filter(|_| job.is_chief()) else { return Ok(None) };
+    let opened = Location::parse(url).and_then(|location| remote::Store::open(&location, Patience::default()));
+    opened.map(Some).map_err(|e| Error::Usage(format!("checkpoint.upload: {e}")))
+}
+
+/// Takes the run directory for this process, and removes what an earlier one left half done.
+fn take_run_directory(config: &Config) -> Result<Claim, Error> {
+    let restarts = env::number(env::JCS_RESTART, 0).map_err(|e| Error::Usage(e.to_string()))?;
+    let claim = Claim::take(&config.run.dir, restarts)?;
+    checkpoint::clean(&config.run.dir.join("checkpoints"));
+    Ok(claim)
 }
 
 fn build_reducer(config: &Config, job: &Job, network: &Network, start: &Start) -> Result<Reducer, Error> {

@@ -1,16 +1,19 @@
 //! One optimizer step.
 
 use super::session::Session;
+use super::stragglers::Change;
 use crate::Error;
 use crate::data::Batch;
 use crate::ddp::StepTimes;
 use crate::evaluate::le_f64;
 use crate::loss::ClassTargets;
 use crate::network::{Input, Output};
+use crate::whereabouts::enter;
 use crate::{loss, optim};
 use collectives::Label;
 use data_shards::augment::mixing_share;
-use protocol::config::Precision;
+use protocol::config::{Norm, Precision};
+use protocol::message::Phase;
 use serde_json::{Map, json};
 use std::time::{Duration, Instant};
 use tch::Tensor;
@@ -24,6 +27,8 @@ pub(super) struct StepReport {
     seconds: f64,
     data_seconds: f64,
     times: StepTimes,
+    /// Seconds that each rank needed for a micro-batch of its own.
+    own_seconds: Vec<f64>,
     /// Whether any rank was asked to stop.
     pub(super) stop: bool,
 }
@@ -32,19 +37,30 @@ pub(super) struct StepReport {
 struct Mine {
     losses: Vec<f64>,
     data: Duration,
+    /// For each micro-batch, until it had its own gradients, and without its waits for other ranks.
+    own: Duration,
     times: StepTimes,
 }
 
+/// What all ranks did in a step.
+struct Met {
+    loss: f64,
+    stop: bool,
+    own_seconds: Vec<f64>,
+}
+
 impl Session {
-    /// Forward and backward over this worker's micro-batches, the sum over all ranks, one update.
-    pub(super) fn train_step(&mut self) -> Result<StepReport, Error> {
+    /// Forward and backward over this worker's micro-batches, the sum over all ranks, one update. `None` where a rank was
+    /// asked to stop before the ranks' sums began: then all of them are as they were before the step.
+    pub(super) fn train_step(&mut self) -> Result<Option<StepReport>, Error> {
         let started = Instant::now();
         let per_epoch = self.plan.steps_per_epoch();
         let lr = optim::learning_rate(&self.config.optim, self.step, self.max_steps, per_epoch);
         self.network.set_training(true);
         let mine = self.forward_backward()?;
         self.network.set_training(false);
-        let (loss, stop) = self.meet(&mine.losses)?;
+        let Some(mine) = mine else { return Ok(None) };
+        let Met { loss, stop, own_seconds } = self.meet(&mine)?;
         if !loss.is_finite() {
             return Err(Error::Diverged { step: self.step + 1, what: "loss", value: loss });
         }
@@ -52,31 +68,43 @@ impl Session {
         if !gradient_norm.is_finite() {
             return Err(Error::Diverged { step: self.step + 1, what: "gradient norm", value: gradient_norm });
         }
+        enter(Phase::Update);
         self.step += 1;
         self.reducer.flats.update(lr, self.step);
         self.reducer.settle(self.step)?;
         self.last_loss = loss;
-        Ok(StepReport {
+        Ok(Some(StepReport {
             loss,
             lr,
             gradient_norm,
             seconds: started.elapsed().as_secs_f64(),
             data_seconds: mine.data.as_secs_f64(),
             times: mine.times,
+            own_seconds,
             stop,
-        })
+        }))
     }
 
-    fn forward_backward(&mut self) -> Result<Mine, Error> {
+    fn forward_backward(&mut self) -> Result<Option<Mine>, Error> {
+        let (started, waited) = (Instant::now(), collectives::waits().took);
         self.reducer.flats.zero_gradients();
         let count = self.plan.micro_batches();
+        let before = if count > 1 { self.statistics() } else { Vec::new() };
         let (mut losses, mut data) = (Vec::with_capacity(count), Duration::ZERO);
         for i in 0..count {
+            enter(Phase::Data);
             let waiting = Instant::now();
-            let batch = self.stream.next_batch()?;
+            let job = &self.job;
+            let batch = self.stream.next_batch(&|| job.asked_to_stop())?;
             data += waiting.elapsed();
+            let Some(batch) = self.unless_stopped(batch, i + 1 == count)? else {
+                before.iter().for_each(|(buffer, value)| buffer.shallow_clone().copy_(value));
+                return Ok(None);
+            };
+            enter(Phase::Forward);
             let loss = self.loss(self.mixed(batch, i))?;
             losses.push(loss.double_value(&[]));
+            enter(Phase::Backward);
             // Weighted by samples: the sum over all micro-batches of all ranks is divided by the global batch.
             let samples = self.batches.micro as f64;
             let passed = self.reducer.backward(&(loss * samples), self.step, i + 1 == count);
@@ -84,8 +112,28 @@ impl Session {
             self.sums.as_ref().map_or(Ok(()), |sums| sums.check())?;
             passed?;
         }
+        let own =
+            started.elapsed().saturating_sub(collectives::waits().took.saturating_sub(waited)) / count.max(1) as u32;
         let times = self.reducer.finish(self.batches.global)?;
-        Ok(Mine { losses, data, times })
+        Ok(Some(Mine { losses, data, own, times }))
+    }
+
+    /// The batch, unless a rank was asked to stop. The ranks agree on it before each pass in which they need each other, so
+    /// that none waits in a sum that another has given up: the last pass, and with synchronised norms every one.
+    fn unless_stopped(&self, batch: Option<Batch>, last: bool) -> Result<Option<Batch>, Error> {
+        if batch.is_some() && !last && self.sums.is_none() {
+            return Ok(batch);
+        }
+        let stop = batch.is_none() || self.job.asked_to_stop();
+        let stop = self.job.collective.any(stop, Label::new(self.step, "agree to go on"))?;
+        Ok(batch.filter(|_| !stop))
+    }
+
+    /// What passes of this step may change before it is given up, and its present value.
+    fn statistics(&self) -> Vec<(Tensor, Tensor)> {
+        let buffers = self.network.store.entries().iter().filter(|entry| !entry.trainable);
+        let learned = buffers.filter(|_| self.config.model.norm() != Norm::Frozen);
+        learned.map(|entry| entry.tensor.detach()).map(|buffer| (buffer.shallow_clone(), buffer.copy())).collect()
     }
 
     /// Pairs of the micro-batch mixed, where the configuration asks for it: the first sample with the last, and so on. The
@@ -130,15 +178,20 @@ impl Session {
         })
     }
 
-    /// The mean loss over the global batch, and whether any rank was asked to stop. Losses are added
-    /// in the order of the micro-batches, so that the number of workers does not matter.
-    fn meet(&self, losses: &[f64]) -> Result<(f64, bool), Error> {
-        let stop = f64::from(u8::from(self.job.asked_to_stop()));
-        let bytes = std::iter::once(&stop).chain(losses).flat_map(|x| x.to_le_bytes()).collect();
+    /// The mean loss over the global batch, whether any rank was asked to stop, and how long each took. Losses are added in
+    /// the order of the micro-batches, so that the number of workers does not matter.
+    fn meet(&self, mine: &Mine) -> Result<Met, Error> {
+        let head = [f64::from(u8::from(self.job.asked_to_stop())), mine.own.as_secs_f64()];
+        let bytes = head.iter().chain(&mine.losses).flat_map(|x| x.to_le_bytes()).collect();
         let all = self.job.collective.all_gather(bytes, Label::new(self.step, "gather losses"))?;
-        let stop = all.iter().any(|rank| rank.chunks_exact(8).next().is_some_and(|b| le_f64(b) != 0.0));
-        let losses = all.iter().flat_map(|rank| rank.chunks_exact(8).skip(1)).map(le_f64);
-        Ok((losses.sum::<f64>() / self.batches.micro_batches() as f64, stop))
+        let numbers: Vec<Vec<f64>> = all.iter().map(|rank| rank.chunks_exact(8).map(le_f64).collect()).collect();
+        let head = |i: usize| numbers.iter().map(move |rank| rank.get(i).copied().unwrap_or_default());
+        let losses: f64 = numbers.iter().flat_map(|rank| rank.iter().skip(2)).sum();
+        Ok(Met {
+            loss: losses / self.batches.micro_batches() as f64,
+            stop: head(0).any(|stop| stop != 0.0),
+            own_seconds: head(1).collect(),
+        })
     }
 
     /// Scales the gradient down where it is longer than `train.clip_grad_norm`, and returns its
@@ -155,6 +208,7 @@ impl Session {
 
     /// Writes the step's line and shows the progress.
     pub(super) fn log_step(&mut self, r: &StepReport) -> Result<(), Error> {
+        enter(Phase::Report);
         let rate = self.batches.global as f64 / r.seconds;
         self.show_progress(rate);
         let fields = json!({
@@ -172,6 +226,25 @@ impl Session {
             "grad_norm": r.gradient_norm,
         });
         let fields = fields.as_object().cloned().unwrap_or_else(Map::new);
-        self.monitor.write("train", self.step, fields)
+        self.monitor.write("train", self.step, fields)?;
+        self.name_stragglers(&r.own_seconds)
+    }
+
+    fn name_stragglers(&mut self, own_seconds: &[f64]) -> Result<(), Error> {
+        if !self.job.is_chief() {
+            return Ok(());
+        }
+        for Change { rank, seconds, others, slow } in self.stragglers.on_step(own_seconds.to_vec()) {
+            let host = self.job.hosts.get(rank).map_or("?", String::as_str);
+            let pace = format!("{seconds:.3} s for a micro-batch, {others:.3} s is usual");
+            match slow {
+                true => tracing::warn!("rank {rank} on {host} is slower than the others: {pace}"),
+                false => tracing::info!("rank {rank} on {host} has caught up with the others: {pace}"),
+            }
+            let event = if slow { "straggler" } else { "caught_up" };
+            let details = json!({ "rank": rank, "host": host, "seconds": seconds, "others_seconds": others });
+            self.monitor.event(self.step, event, details)?;
+        }
+        Ok(())
     }
 }

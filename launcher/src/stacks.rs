@@ -1,0 +1,56 @@
+//! What a process that hangs is doing, as far as its system tells: state, where its threads are in the kernel, and with gdb
+//! where they are in the program. Changes nothing about the process.
+
+use crate::nodes::Reach;
+use crate::remote::{self, RemoteError};
+use std::time::Duration;
+
+/// How long a look may take; the job waits for it before it is started again.
+const WITHIN: Duration = Duration::from_secs(8);
+
+/// For /bin/sh. The kernel shows stacks to root alone, and gdb may be missing or forbidden.
+const SCRIPT: &str = r#"
+grep -E '^(State|VmRSS|Threads)' /proc/$pid/status || exit 1
+for task in /proc/$pid/task/*; do
+  echo "thread ${task##*/} $(cat $task/comm): $(cat $task/wchan 2>/dev/null)"
+  sed 's/^/  /' $task/stack 2>/dev/null
+done
+command -v gdb >/dev/null && timeout 5 gdb -p $pid -batch -ex 'thread apply all backtrace 16' 2>/dev/null </dev/null
+exit 0
+"#;
+
+/// What there is to know of a process on a host of the job.
+pub fn look(reach: Reach, host: &str, pid: u32) -> Result<String, RemoteError> {
+    remote::run(reach, host, &format!("pid={pid}\n{SCRIPT}"), WITHIN)
+}
+
+/// What belongs into the one line about a hang.
+pub fn summary(text: &str) -> String {
+    let state = text.lines().find_map(|line| line.strip_prefix("State:")).map(str::trim).unwrap_or_default();
+    let why = match state.chars().next() {
+        Some('T') => "the process was stopped by a signal (SIGSTOP)",
+        Some('t') => "a debugger holds the process",
+        Some('D') => "the process waits for a device or a file system",
+        Some('Z') => "the process is dead",
+        _ => return "; launcher.log has its stack".into(),
+    };
+    format!("; {why}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_at_this_process_shows_its_threads() {
+        let text = look(Reach::Here, "localhost", std::process::id()).unwrap();
+        assert!(text.contains("State:") && text.contains("thread "), "{text}");
+        assert!(look(Reach::Here, "localhost", u32::MAX - 1).is_err());
+    }
+
+    #[test]
+    fn states_have_words() {
+        assert_eq!(summary("State:\tT (stopped)\nx"), "; the process was stopped by a signal (SIGSTOP)");
+        assert_eq!(summary("State:\tS (sleeping)"), "; launcher.log has its stack");
+    }
+}

@@ -1,0 +1,132 @@
+//! A server that speaks S3 (moto), and dies when it is told to. What it has is in its memory alone.
+
+use crate::{repository, text};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// Credentials that no output may show.
+pub const KEY: &str = "AKIAIOSFODNN7EXAMPLE";
+/// The secret half.
+pub const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+
+/// A Python that has moto.
+pub fn python() -> Option<String> {
+    let python = std::env::var("JCS_TEST_PYTHON").ok()?;
+    let imported = Command::new(&python).args(["-c", "import moto.server, boto3"]).output();
+    imported.is_ok_and(|out| out.status.success()).then_some(python)
+}
+
+/// A port that nothing listens on.
+pub fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// Lets a command use the server at `port`.
+pub fn use_server(command: &mut Command, port: u16) {
+    command.env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{port}")).env("AWS_REGION", "us-east-1");
+    command.env("AWS_ACCESS_KEY_ID", KEY).env("AWS_SECRET_ACCESS_KEY", SECRET);
+}
+
+/// A way to `port` on which every other connection breaks after so many bytes in one direction; its port.
+pub fn breaking_way(port: u16, after: usize) -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let own = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for (at, here) in listener.incoming().flatten().enumerate() {
+            let after = if at % 2 == 0 { after } else { usize::MAX };
+            let Ok(there) = TcpStream::connect(("127.0.0.1", port)) else { continue };
+            for (from, to) in [(&here, &there), (&there, &here)] {
+                let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                std::thread::spawn(move || pass_on(from, to, after));
+            }
+        }
+    });
+    own
+}
+
+fn pass_on(mut from: TcpStream, mut to: TcpStream, mut left: usize) {
+    let mut piece = vec![0; 1 << 16];
+    loop {
+        let read = from.read(&mut piece).unwrap_or(0).min(left);
+        if read == 0 || to.write_all(&piece[..read]).is_err() {
+            break;
+        }
+        left -= read;
+    }
+    for side in [&from, &to] {
+        let _ = side.shutdown(Shutdown::Both);
+    }
+}
+
+/// The server.
+pub struct Moto {
+    process: Child,
+    python: String,
+    port: u16,
+    log: PathBuf,
+}
+
+impl Moto {
+    /// Starts it with a bucket `bucket`, which holds the `shards` of a bench, if it has some.
+    pub fn start(python: &str, port: u16, bench: &Path) -> Moto {
+        let log = bench.join(format!("moto-{}.log", std::fs::read_dir(bench).unwrap().count()));
+        let process = Command::new(python)
+            .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let moto = Moto { process, python: python.to_owned(), port, log };
+        moto.script("upload.py", &[bench.join("shards").to_str().unwrap()]);
+        moto
+    }
+
+    fn script(&self, name: &str, arguments: &[&str]) -> String {
+        let script = repository().join("tests/python").join(name);
+        let endpoint = format!("http://127.0.0.1:{}", self.port);
+        let out = Command::new(&self.python).arg(script).arg(endpoint).args(arguments).output().unwrap();
+        assert!(out.status.success(), "{}", text(&out));
+        String::from_utf8(out.stdout).unwrap()
+    }
+
+    /// Ends it, and forgets everything that it has.
+    pub fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Names of the files below `prefix`, sorted, without it.
+    pub fn files(&self, prefix: &str) -> Vec<String> {
+        self.script("bucket.py", &["list", prefix]).lines().map(str::to_owned).collect()
+    }
+
+    /// The text of a file.
+    pub fn read(&self, name: &str) -> String {
+        self.script("bucket.py", &["read", name])
+    }
+
+    /// Removes a file.
+    pub fn remove(&self, name: &str) {
+        self.script("bucket.py", &["remove", name]);
+    }
+
+    /// Changes a byte in the middle of a file.
+    pub fn flip(&self, name: &str) {
+        self.script("bucket.py", &["flip", name]);
+    }
+
+    /// Lines of its log, one a request.
+    pub fn requests(&self) -> Vec<String> {
+        std::fs::read_to_string(&self.log).unwrap().lines().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

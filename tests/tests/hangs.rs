@@ -1,0 +1,112 @@
+//! Workers that stop, and workers that are slow.
+
+use end_to_end::{Bench, last_line, signal, text};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use std::process::{Child, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const ENDLESS: &str = "train.max_steps=100000";
+
+fn start(bench: &Bench, run: &str, options: &[&str], settings: &[&str]) -> Child {
+    let run = format!("run.dir={run}");
+    let arguments = [&["--nproc-per-node", "2"], options, &["small.toml", &run], settings].concat();
+    bench.command("jcs-launch", &arguments).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn worker(bench: &Bench, rank: usize) -> Pid {
+    bench.workers().into_iter().find(|(r, _)| *r == rank).expect("the worker runs").1
+}
+
+/// The end of a job, which must come by then.
+fn end_within(child: Child, limit: Duration) -> Output {
+    let (pid, began) = (Pid::from_raw(child.id() as i32), Instant::now());
+    let waiting = std::thread::spawn(move || child.wait_with_output().unwrap());
+    while !waiting.is_finished() {
+        if began.elapsed() > limit {
+            signal(pid, Signal::SIGKILL);
+            panic!("not over after {limit:?}: {}", text(&waiting.join().unwrap()));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    waiting.join().unwrap()
+}
+
+#[test]
+fn a_stopped_worker_is_named_with_step_and_phase() {
+    let bench = Bench::new();
+    let child = start(&bench, "run", &["--hang-timeout", "10", "--max-restarts", "0"], &[ENDLESS]);
+    bench.wait_for_step("run", 12);
+    signal(worker(&bench, 1), Signal::SIGSTOP);
+    let (began, log) = (Instant::now(), bench.path().join("run/logs/launcher.log"));
+    while !std::fs::read_to_string(&log).unwrap().contains("no progress for ") {
+        assert!(began.elapsed() < Duration::from_secs(10 + 5), "the worker is not named after {:?}", began.elapsed());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let out = end_within(child, Duration::from_secs(30));
+    assert_eq!(out.status.code(), Some(5), "{}", text(&out));
+    let last = last_line(&out);
+    let parts = ["rank 1 on ", "no progress for ", "no sign of life", " in step ", "rank 0 is waiting", "SIGSTOP"];
+    assert!(parts.iter().all(|part| last.contains(part)), "{last}");
+    let summary = std::fs::read_to_string(bench.path().join("run/summary.json")).unwrap();
+    assert!(summary.contains("\"exit_code\": 5") && summary.contains("\"rank\": 1"), "{summary}");
+    let log = std::fs::read_to_string(&log).unwrap();
+    assert!(log.contains("State:\tT (stopped)") && log.contains("thread "), "{log}");
+    bench.assert_nothing_left();
+}
+
+#[test]
+fn after_a_hang_the_job_is_started_again_bit_for_bit() {
+    let bench = Bench::new();
+    let settings = ["train.max_steps=200", "checkpoint.every_steps=4"];
+    bench.train(2, "whole", &settings);
+    let child = start(&bench, "again", &["--hang-timeout", "10", "--max-restarts", "1"], &settings);
+    bench.wait_for_step("again", 12);
+    signal(worker(&bench, 0), Signal::SIGSTOP);
+    let out = end_within(child, Duration::from_secs(60));
+    assert!(out.status.success(), "{}", text(&out));
+    assert!(text(&out).contains("rank 0 on ") && text(&out).contains("restart 1 of 1"), "{}", text(&out));
+    assert!(bench.weights("whole", 200) == bench.weights("again", 200), "weights differ");
+}
+
+#[test]
+fn a_launcher_that_was_stopped_blames_nobody() {
+    let bench = Bench::new();
+    let child = start(&bench, "run", &["--hang-timeout", "10", "--max-restarts", "0"], &[ENDLESS]);
+    bench.wait_for_step("run", 5);
+    let launcher = Pid::from_raw(child.id() as i32);
+    signal(launcher, Signal::SIGSTOP);
+    std::thread::sleep(Duration::from_secs(14));
+    let before = bench.metrics("run", "train").len();
+    signal(launcher, Signal::SIGCONT);
+    bench.wait_for_step("run", before + 20);
+    std::thread::sleep(Duration::from_secs(4));
+    signal(launcher, Signal::SIGTERM);
+    let out = end_within(child, Duration::from_secs(30));
+    assert_eq!(out.status.code(), Some(143), "{}", text(&out));
+}
+
+#[test]
+fn a_slow_worker_is_named_in_log_and_metrics() {
+    let bench = Bench::new();
+    let child = start(&bench, "run", &["--max-restarts", "0"], &[ENDLESS]);
+    bench.wait_for_step("run", 2);
+    let slow = worker(&bench, 1);
+    let began = Instant::now();
+    let named = || bench.metrics("run", "event").into_iter().find(|event| event["event"] == "straggler");
+    while named().is_none() {
+        assert!(began.elapsed() < Duration::from_secs(60), "no straggler was named");
+        // Stopped for five sixths of the time.
+        signal(slow, Signal::SIGSTOP);
+        std::thread::sleep(Duration::from_millis(100));
+        signal(slow, Signal::SIGCONT);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let event = named().unwrap();
+    assert_eq!(event["rank"], 1, "{event}");
+    assert!(event["seconds"].as_f64() > event["others_seconds"].as_f64() && event["host"].is_string(), "{event}");
+    signal(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
+    let out = end_within(child, Duration::from_secs(30));
+    assert_eq!(out.status.code(), Some(143), "{}", text(&out));
+    assert!(text(&out).contains("is slower than the others"), "{}", text(&out));
+}
