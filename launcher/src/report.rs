@@ -10,9 +10,10 @@ use protocol::{Exit, Step, without_credentials};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::fmt::{self, Write as _};
+use std::fs::TryLockError;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long standard error may take for a line.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -127,6 +128,20 @@ impl fmt::Display for RootCause {
 pub struct SummaryError {
     path: PathBuf,
     source: io::Error,
+}
+
+/// Whether somebody else trains in the run directory; its lock is a worker's. The workers of this job, which has ended, let go of it
+/// within a moment.
+pub fn is_anothers(run: &Path) -> bool {
+    let Ok(file) = std::fs::File::open(run.join(".lock")) else { return false };
+    let until = Instant::now() + Duration::from_secs(2);
+    while matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) {
+        if Instant::now() > until {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    false
 }
 
 /// Adds the launcher's fields to RUN/summary.json, whose other fields are the trainer's. The file is

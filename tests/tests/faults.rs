@@ -80,9 +80,61 @@ fn a_run_directory_belongs_to_one_job() {
     assert_eq!(second.status.code(), Some(2), "{}", text(&second));
     assert!(text(&second).contains("another process trains in run"), "{}", text(&second));
     assert!(first.try_wait().unwrap().is_none(), "the first one was disturbed");
+    assert!(!bench.path().join("run/summary.json").exists(), "the second one wrote into the first one's run");
     first.kill().unwrap();
     first.wait().unwrap();
     bench.assert_nothing_left();
+}
+
+#[test]
+fn never_to_resume_is_meant_for_the_first_start_of_a_job() {
+    let bench = Bench::new();
+    let never = ["run.resume=never", "train.max_steps=200", "checkpoint.every_steps=4"];
+    bench.train(2, "whole", &never[1..]);
+    let child = bench.start_training(2, "run", &never);
+    bench.wait_for_step("run", 12);
+    let worker = bench.workers().into_iter().find(|(rank, _)| *rank == 1).unwrap().1;
+    signal(worker, Signal::SIGKILL);
+    let out = child.wait_with_output().unwrap();
+    assert!(out.status.success(), "{}", text(&out));
+    assert!(bench.weights("whole", 200) == bench.weights("run", 200), "weights differ");
+    let out = bench.try_train(2, "run", &never);
+    assert_eq!(out.status.code(), Some(2), "{}", text(&out));
+}
+
+#[test]
+fn a_worker_and_the_launcher_may_both_be_asked_to_stop() {
+    let bench = Bench::new();
+    let child = bench.start_training(2, "run", &["train.max_steps=100000"]);
+    bench.wait_for_step("run", 3);
+    // As a node's agent and then the scheduler do; the launcher passes its own request on.
+    signal(bench.workers()[0].1, Signal::SIGTERM);
+    signal(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(out.status.code(), Some(143), "{}", text(&out));
+    let step = bench.metrics("run", "train").len() as u64;
+    assert!(!bench.weights("run", step).is_empty());
+    bench.assert_nothing_left();
+}
+
+#[test]
+fn what_an_interrupted_end_left_undone_is_made_up_for() {
+    let bench = Bench::new();
+    bench.train(2, "run", &[]);
+    let of = |name: &str| bench.path().join("run").join(name);
+    let read = |name: &str| std::fs::read_to_string(of(name)).unwrap();
+    let (latest, best, summary) = (read("checkpoints/latest"), read("checkpoints/best"), read("summary.json"));
+    // The last step's checkpoint was complete, and the process ended.
+    std::fs::remove_file(of("checkpoints/latest")).unwrap();
+    std::fs::write(of("checkpoints/best"), "step-00000001\n").unwrap();
+    std::fs::remove_file(of("summary.json")).unwrap();
+    bench.train(2, "run", &[]);
+    assert_eq!((read("checkpoints/latest"), read("checkpoints/best")), (latest, best));
+    let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    let (before, after) = (json(&summary), json(&read("summary.json")));
+    for key in ["status", "step", "eval", "best", "checkpoint"] {
+        assert_eq!(before[key], after[key], "{key}");
+    }
 }
 
 #[test]

@@ -138,6 +138,25 @@ fn a_damaged_checkpoint_is_passed_over_for_an_earlier_one() {
 }
 
 #[test]
+fn a_checkpoint_that_cannot_be_read_for_now_or_is_of_a_newer_program_is_not_set_aside() {
+    let bench = Bench::new();
+    bench.train(1, "run", &[]);
+    let again = || bench.run("jcs", &["train", "small.toml", "run.dir=run"]);
+    let newest = bench.path().join("run/checkpoints/step-00000008");
+    let (model, away) = (newest.join("model.safetensors"), newest.join("away"));
+    std::fs::rename(&model, &away).unwrap();
+    std::os::unix::fs::symlink("model.safetensors", &model).unwrap();
+    refused(&again(), 4, &["cannot read", "model.safetensors"]);
+    std::fs::rename(&away, &model).unwrap();
+    let manifest = newest.join("MANIFEST.json");
+    let whole = std::fs::read_to_string(&manifest).unwrap();
+    std::fs::write(&manifest, whole.replace("\"format\": 1", "\"format\": 99")).unwrap();
+    refused(&again(), 2, &["step-00000008", "format 99", "or a newer one"]);
+    std::fs::write(&manifest, whole).unwrap();
+    assert!(text(&again()).contains("is finished"));
+}
+
+#[test]
 fn weights_of_a_damaged_checkpoint_are_refused() {
     let bench = Bench::new();
     bench.train(1, "run", &["train.max_steps=2"]);

@@ -36,13 +36,20 @@ pub struct Job {
 pub struct StopFlag(Arc<AtomicBool>);
 
 impl StopFlag {
-    /// From here on the first such signal is noted, not obeyed; the second ends the process at once.
+    /// From here on the first such signal is noted, not obeyed; the second ends the process at once. Under a launcher, which
+    /// forwards requests as SIGUSR1, only a second SIGTERM does: its word may come on top of somebody else's.
     pub fn install() -> Result<StopFlag, Error> {
         let flag = Arc::new(AtomicBool::new(false));
+        let launched = std::env::var_os(protocol::env::JCS_LAUNCHER).is_some();
+        let terminated = if launched { Arc::default() } else { flag.clone() };
+        // In this order: the first signal sets the flag that arms the shutdown for the second.
+        let arm = |signal| {
+            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, terminated.clone())
+                .and_then(|_| signal_hook::flag::register(signal, terminated.clone()))
+        };
         for signal in [SIGTERM, SIGUSR1] {
-            // In this order: the first signal sets the flag that arms the shutdown for the second.
-            let installed = signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, flag.clone())
-                .and_then(|_| signal_hook::flag::register(signal, flag.clone()));
+            let armed = if launched && signal == SIGUSR1 { Ok(()) } else { arm(signal).map(drop) };
+            let installed = armed.and_then(|()| signal_hook::flag::register(signal, flag.clone()));
             installed.map_err(|e| Error::Usage(format!("cannot handle signal {signal}: {e}")))?;
         }
         Ok(StopFlag(flag))

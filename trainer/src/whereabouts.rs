@@ -20,15 +20,20 @@ pub fn enter(phase: Phase) {
     *now = (now.0 + 1, phase);
 }
 
-/// Tells the launcher from now on. Without one, or without a thread to do it, nothing is told.
+/// Tells the launcher from now on, if there is one.
 pub fn report(side_channel: Arc<SideChannel>) {
     if side_channel.is_connected() {
-        let _ = std::thread::Builder::new().name("beat".into()).spawn(move || {
+        let started = std::thread::Builder::new().name("beat".into()).spawn(move || {
             loop {
                 side_channel.send(&Message::Beat(beat()));
                 std::thread::sleep(EVERY);
             }
         });
+        if let Err(e) = started {
+            tracing::warn!(
+                "no thread for reports of progress ({e}): the launcher will not see whether this worker hangs"
+            );
+        }
     }
 }
 

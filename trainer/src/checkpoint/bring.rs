@@ -4,22 +4,18 @@
 //! passed over; a store that cannot be asked is an error, because to go on from something older would lose work unnoticed.
 
 use super::read::{self, Found};
+use super::upload::MANIFEST_BYTES;
 use super::write::put_in_place;
 use super::{Error, MANIFEST, TEMPORARY, folder_name, set_best, step_of};
 use crate::files::write_durably;
 use data_shards::remote::{self, Fault, Store};
 use std::path::{Path, PathBuf};
 
-/// Most bytes of a manifest.
-const MANIFEST_BYTES: u64 = 1 << 20;
-
 /// What a store had to offer.
 #[derive(Debug, Default)]
 pub struct Brought {
     /// The checkpoint that was fetched; it lies in the run directory.
     pub found: Option<Found>,
-    /// Step of the newest in the store that is complete and, where it was fetched, whole.
-    pub in_store: Option<u64>,
     /// What is wrong with the newest that is damaged.
     pub problem: Option<String>,
 }
@@ -37,10 +33,7 @@ pub fn bring<E: From<Error>>(
         let name = folder_name(step);
         let newer = Some(step) > newer_than;
         let arrived = match manifest(store, &name) {
-            Ok(Some(_)) if !newer => {
-                brought.in_store = Some(step);
-                return Ok(brought);
-            }
+            Ok(Some(_)) if !newer => return Ok(brought),
             Ok(None) if !newer => continue,
             Ok(None) => {
                 tracing::warn!("{} has no {MANIFEST}: its upload never ended; it is passed over", store.url(&name));
@@ -54,16 +47,16 @@ pub fn bring<E: From<Error>>(
         };
         match arrived {
             Ok((folder, found)) => {
-                may_publish()?;
                 if let Some(best) = found.state.best {
-                    bring_best(store, checkpoints, step, best.step)?;
+                    bring_best(store, checkpoints, step, best.step, &may_publish)?;
                 }
+                may_publish()?;
                 put_in_place(checkpoints, &folder, &name)?;
                 let found = Found { folder: checkpoints.join(&name), ..found };
                 if found.state.best.is_some_and(|best| best.step == step) {
                     set_best(checkpoints, step)?;
                 }
-                return Ok(Brought { found: Some(found), in_store: Some(step), ..brought });
+                return Ok(Brought { found: Some(found), ..brought });
             }
             Err(e) if is_damage(&e) => {
                 tracing::warn!("{e}; it is passed over");
@@ -83,7 +76,13 @@ pub fn steps(store: &Store) -> Result<Vec<u64>, Error> {
 }
 
 /// The best one, where it is neither `newest`, nor there already. One that cannot be had is none to go on from.
-fn bring_best(store: &Store, checkpoints: &Path, newest: u64, best: u64) -> Result<(), Error> {
+fn bring_best<E: From<Error>>(
+    store: &Store,
+    checkpoints: &Path,
+    newest: u64,
+    best: u64,
+    may_publish: impl Fn() -> Result<(), E>,
+) -> Result<(), E> {
     let name = folder_name(best);
     if best == newest || checkpoints.join(&name).exists() {
         return Ok(());
@@ -91,14 +90,15 @@ fn bring_best(store: &Store, checkpoints: &Path, newest: u64, best: u64) -> Resu
     let Some(text) = manifest(store, &name)? else { return Ok(()) };
     match fetch(store, checkpoints, best, &text) {
         Ok((folder, _)) => {
+            may_publish()?;
             put_in_place(checkpoints, &folder, &name)?;
-            set_best(checkpoints, best)
+            Ok(set_best(checkpoints, best)?)
         }
         Err(e) if is_damage(&e) => {
             tracing::warn!("{e}; the best checkpoint is left out");
             Ok(())
         }
-        Err(e) => Err(e),
+        Err(e) => Err(e.into()),
     }
 }
 

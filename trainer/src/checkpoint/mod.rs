@@ -21,7 +21,7 @@ pub use read::{Found, newest, resolve_weights, search, verify};
 pub use retain::{clean, remove_old, set_aside, to_remove};
 pub use state::{Best, Buckets, DataState, State, Versions};
 pub use upload::{Request, upload};
-pub use write::{set_best, write};
+pub use write::{repoint, set_best, write};
 
 use crate::weights;
 use data_shards::remote::{self, Blame, Fault};
@@ -53,7 +53,8 @@ pub fn folder_name(step: u64) -> String {
 
 /// Step of a checkpoint's folder name.
 pub fn step_of(name: &str) -> Option<u64> {
-    name.strip_prefix("step-")?.parse().ok()
+    let step = name.strip_prefix("step-")?.parse().ok()?;
+    (folder_name(step) == name).then_some(step)
 }
 
 /// A checkpoint that cannot be written or read.
@@ -82,6 +83,16 @@ pub enum Error {
         folder: PathBuf,
         /// What is wrong.
         problem: String,
+    },
+    /// A newer program wrote it.
+    #[error("checkpoint {} has format {format}, and this program knows up to {known}: use the program that wrote it, or a newer one", folder.display())]
+    Newer {
+        /// The checkpoint.
+        folder: PathBuf,
+        /// Its format.
+        format: u32,
+        /// The newest that is known.
+        known: u32,
     },
     /// There are checkpoints, but none that can be used.
     #[error("none of the checkpoints in {} can be used; the newest: {problem}; move them away to start afresh", folder.display())]
@@ -122,7 +133,7 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Error::Write { .. } | Error::Read { .. } => Exit::WorkerFailed,
-            Error::NoWeights { .. } => Exit::Usage,
+            Error::NoWeights { .. } | Error::Newer { .. } => Exit::Usage,
             Error::Damaged { .. } | Error::NoneUsable { .. } => Exit::BadData,
             Error::NotUploaded { source, .. } => source.exit(),
             // A server that is gone may be back at the next start; one that says no will say so again.

@@ -2,6 +2,7 @@
 
 use super::manifest::{FORMAT, FileEntry, Manifest};
 use super::{BEST, Error, LATEST, MANIFEST, MODEL, OPTIMIZER, STATE, State, step_of};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 /// A checkpoint that verified.
@@ -23,13 +24,15 @@ pub fn newest(checkpoints: &Path) -> Result<(Option<Found>, Vec<Error>), Error> 
     }
 }
 
-/// As [`newest`], for whom another place may have better ones.
+/// As [`newest`], for whom another place may have better ones. A checkpoint that cannot be read for now, or not by this
+/// program, is no damaged one: that is an error.
 pub fn search(checkpoints: &Path) -> Result<(Option<Found>, Vec<Error>), Error> {
     let mut refused = Vec::new();
     for step in steps(checkpoints)?.into_iter().rev() {
         match verify(&checkpoints.join(super::folder_name(step))) {
             Ok(found) => return Ok((Some(found), refused)),
-            Err(e) => refused.push(e),
+            Err(e @ Error::Damaged { .. }) => refused.push(e),
+            Err(e) => return Err(e),
         }
     }
     Ok((None, refused))
@@ -50,16 +53,29 @@ pub(super) fn steps(checkpoints: &Path) -> Result<Vec<u64>, Error> {
 /// Checks sizes and checksums of a checkpoint and reads its state.
 pub fn verify(folder: &Path) -> Result<Found, Error> {
     let damaged = |problem: String| Error::Damaged { folder: folder.into(), problem };
-    let text = read(&folder.join(MANIFEST)).map_err(|e| damaged(e.to_string()))?;
-    let manifest = understand(&text).map_err(damaged)?;
+    let read = |name: &str| {
+        read(&folder.join(name)).map_err(|e| match &e {
+            Error::Read { source, .. } if is_damage(source) => damaged(e.to_string()),
+            _ => e,
+        })
+    };
+    let manifest: Manifest =
+        serde_json::from_slice(&read(MANIFEST)?).map_err(|e| damaged(format!("{MANIFEST}: {e}")))?;
+    if manifest.format > FORMAT {
+        return Err(Error::Newer { folder: folder.into(), format: manifest.format, known: FORMAT });
+    }
     for name in FILES {
         let entry = entry(&manifest, name).map_err(damaged)?;
-        let content = read(&folder.join(name)).map_err(|e| damaged(e.to_string()))?;
-        check(name, entry, &content).map_err(damaged)?;
+        check(name, entry, &read(name)?).map_err(damaged)?;
     }
-    let text = read(&folder.join(STATE))?;
+    let text = read(STATE)?;
     let state = serde_json::from_slice(&text).map_err(|e| damaged(format!("{STATE}: {e}")))?;
     Ok(Found { folder: folder.into(), state })
+}
+
+/// Whether a file that cannot be read is not there as a file; anything else may pass.
+fn is_damage(e: &io::Error) -> bool {
+    matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory)
 }
 
 /// The files of a checkpoint, besides its manifest.
@@ -119,7 +135,12 @@ pub fn resolve_weights(path: &Path) -> Result<PathBuf, Error> {
     for pointer in [BEST, LATEST] {
         let Ok(name) = std::fs::read_to_string(checkpoints.join(pointer)) else { continue };
         match verify(&checkpoints.join(name.trim())) {
-            Ok(found) => return Ok(found.folder.join(MODEL)),
+            Ok(found) => {
+                if let Some(e) = refused {
+                    tracing::warn!("{e}; the latest checkpoint is used in place of the best one");
+                }
+                return Ok(found.folder.join(MODEL));
+            }
             Err(e) => refused = refused.or(Some(e)),
         }
     }

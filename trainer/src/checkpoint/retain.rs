@@ -9,9 +9,11 @@ pub fn to_remove(steps: &[u64], keep_last: usize, spared: &[u64]) -> Vec<u64> {
     steps[..old].iter().copied().filter(|s| !spared.contains(s)).collect()
 }
 
-/// Removes old checkpoints. What cannot be removed stays: it takes space, but harms nothing.
-pub fn remove_old(checkpoints: &Path, keep_last: usize, spared: &[u64]) {
-    let steps = read::steps(checkpoints).unwrap_or_default();
+/// Removes old checkpoints once that of `newest` is there. What is later than that is none of this run's, and left alone. What
+/// cannot be removed stays: it takes space, but harms nothing.
+pub fn remove_old(checkpoints: &Path, newest: u64, keep_last: usize, spared: &[u64]) {
+    let mut steps = read::steps(checkpoints).unwrap_or_default();
+    steps.retain(|step| *step <= newest);
     for step in to_remove(&steps, keep_last, spared) {
         let folder = checkpoints.join(folder_name(step));
         // First under a temporary name, so that a half-removed one is never taken for a checkpoint.
@@ -27,7 +29,9 @@ pub fn remove_old(checkpoints: &Path, keep_last: usize, spared: &[u64]) {
 /// is tried again; it stays for whoever wants to look.
 pub fn set_aside(folder: &Path) {
     let Some(name) = folder.file_name().map(|n| n.to_string_lossy()) else { return };
-    if let Err(e) = std::fs::rename(folder, folder.with_file_name(format!("damaged-{name}"))) {
+    let names = (0..).map(|n| if n == 0 { format!("damaged-{name}") } else { format!("damaged-{name}.{n}") });
+    let free = names.map(|name| folder.with_file_name(name)).find(|path| !path.exists());
+    if let Some(Err(e)) = free.map(|free| std::fs::rename(folder, free)) {
         tracing::warn!("cannot set the damaged checkpoint {} aside: {e}", folder.display());
     }
 }
@@ -63,6 +67,24 @@ mod tests {
         left.sort();
         std::fs::remove_dir_all(&dir).unwrap();
         assert_eq!(left, ["step-00000001", "step-00000002"]);
+    }
+
+    #[test]
+    fn what_is_later_than_the_newest_is_left_alone_and_damaged_ones_get_names_of_their_own() {
+        let dir = std::env::temp_dir().join(format!("jcs-retain-{}", std::process::id()));
+        let make = |name: &str| std::fs::create_dir_all(dir.join(name).join("content")).unwrap();
+        ["step-00000001", "step-00000002", "step-00000003", "step-00000009", "step-5"].into_iter().for_each(make);
+        remove_old(&dir, 3, 1, &[1]);
+        make("step-00000008");
+        set_aside(&dir.join("step-00000008"));
+        make("step-00000008");
+        set_aside(&dir.join("step-00000008"));
+        let names = std::fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        let mut left: Vec<_> = names.collect();
+        left.sort();
+        std::fs::remove_dir_all(&dir).unwrap();
+        let damaged = ["damaged-step-00000008", "damaged-step-00000008.1"];
+        assert_eq!(left, [&damaged[..], &["step-00000001", "step-00000003", "step-00000009", "step-5"]].concat());
     }
 
     #[test]

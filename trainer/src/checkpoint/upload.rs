@@ -3,6 +3,7 @@
 //! `PREFIX/step-00000123/` holds what the folder of this name in the run directory does; `PREFIX/latest` and `PREFIX/best`
 //! name such folders. Must not: change anything in the run directory.
 
+use super::manifest::Manifest;
 use super::{BEST, Error, LATEST, MANIFEST, MODEL, OPTIMIZER, STATE, folder_name, step_of, to_remove};
 use data_shards::remote::Store;
 use std::fs::File;
@@ -12,6 +13,8 @@ use std::path::Path;
 
 /// Most bytes of a file that holds a name.
 const NAME: u64 = 1 << 12;
+/// Most bytes of a manifest.
+pub(super) const MANIFEST_BYTES: u64 = 1 << 20;
 
 /// What is to be uploaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +27,8 @@ pub struct Request {
     pub keep_last: usize,
 }
 
-/// Uploads a checkpoint of `checkpoints`, points the store's `latest` at it, and removes old ones there; its bytes.
-/// `may_publish` is asked before anything in the store is replaced.
+/// Uploads a checkpoint of `checkpoints`, as far as the store does not have it, points the store's `latest` at it unless that names a
+/// later one, and removes old ones there; the bytes that were sent. `may_publish` is asked before anything in the store is replaced.
 pub fn upload<E: From<Error>>(
     store: &Store,
     checkpoints: &Path,
@@ -33,13 +36,17 @@ pub fn upload<E: From<Error>>(
     may_publish: impl Fn() -> Result<(), E>,
 ) -> Result<u64, E> {
     let Request { step, best, keep_last } = *request;
-    may_publish()?;
-    let bytes = put(store, checkpoints, step)?;
-    may_publish()?;
-    point(store, LATEST, step)?;
-    let named = best_in(store)?;
-    if let Some(best) = best.filter(|best| named != Some(*best))
-        && (best == step || also(store, checkpoints, best)?)
+    let bytes = put(store, checkpoints, step, &may_publish)?;
+    let latest = named(store, LATEST)?;
+    if latest.is_none_or(|latest| latest < step)
+        || latest.is_some_and(|latest| latest != step && !is_complete(store, latest))
+    {
+        may_publish()?;
+        point(store, LATEST, step)?;
+    }
+    let best_there = named(store, BEST)?;
+    if let Some(best) = best.filter(|best| best_there != Some(*best))
+        && (best == step || also(store, checkpoints, best, &may_publish)?)
     {
         may_publish()?;
         point(store, BEST, best)?;
@@ -51,38 +58,71 @@ pub fn upload<E: From<Error>>(
     Ok(bytes)
 }
 
-/// The best one that the store names.
-fn best_in(store: &Store) -> Result<Option<u64>, Error> {
-    let name = store.get(BEST, NAME)?.and_then(|name| String::from_utf8(name).ok());
+/// The checkpoint that a pointer of the store names.
+fn named(store: &Store, pointer: &str) -> Result<Option<u64>, Error> {
+    let name = store.get(pointer, NAME)?.and_then(|name| String::from_utf8(name).ok());
     Ok(name.and_then(|name| step_of(name.trim())))
 }
 
+/// Whether a checkpoint has its manifest there; also where that cannot be found out.
+fn is_complete(store: &Store, step: u64) -> bool {
+    store.files(&folder_name(step)).map_or(true, |files| files.iter().any(|file| file == MANIFEST))
+}
+
 /// Uploads another one; false where the run directory no longer has it.
-fn also(store: &Store, checkpoints: &Path, step: u64) -> Result<bool, Error> {
-    match put(store, checkpoints, step) {
-        Err(Error::Read { .. } | Error::Damaged { .. }) => Ok(false),
-        done => done.map(|_| true),
+fn also<E: From<Error>>(
+    store: &Store,
+    checkpoints: &Path,
+    step: u64,
+    may_publish: impl Fn() -> Result<(), E>,
+) -> Result<bool, E> {
+    if open(&checkpoints.join(folder_name(step))).is_err() {
+        return Ok(false);
     }
+    put(store, checkpoints, step, may_publish).map(|_| true)
 }
 
 fn point(store: &Store, pointer: &str, step: u64) -> Result<(), Error> {
     Ok(store.put(pointer, format!("{}\n", folder_name(step)).as_bytes())?)
 }
 
-fn put(store: &Store, checkpoints: &Path, step: u64) -> Result<u64, Error> {
+/// Sends what the store lacks of a checkpoint. Where it has one of an earlier time at this step, whose weights are mostly the same,
+/// it is without a complete one only while the files are sent that differ.
+fn put<E: From<Error>>(
+    store: &Store,
+    checkpoints: &Path,
+    step: u64,
+    may_publish: impl Fn() -> Result<(), E>,
+) -> Result<u64, E> {
     let name = folder_name(step);
-    let (manifest, files) = open(&checkpoints.join(&name))?;
+    let (manifest, mut files) = open(&checkpoints.join(&name))?;
     let manifest_there = format!("{name}/{MANIFEST}");
-    if store.files(&name)?.iter().any(|file| file == MANIFEST) {
-        // One of an earlier time at this step. It must not vouch for a mixture.
-        store.remove(&manifest_there)?;
+    let there = store.get(&manifest_there, MANIFEST_BYTES).map_err(Error::from)?;
+    if there.as_ref() == Some(&manifest) {
+        return Ok(0);
+    }
+    may_publish()?;
+    if let Some(there) = there {
+        files.retain(|(file, _)| !same_file(&there, &manifest, file));
+        // It must not vouch for a mixture.
+        store.remove(&manifest_there).map_err(Error::from)?;
     }
     let mut bytes = 0;
     for (file, mut content) in files {
-        bytes += store.put_file(&format!("{name}/{file}"), &mut content)?;
+        bytes += store.put_file(&format!("{name}/{file}"), &mut content).map_err(Error::from)?;
     }
-    store.put(&manifest_there, &manifest)?;
+    may_publish()?;
+    store.put(&manifest_there, &manifest).map_err(Error::from)?;
     Ok(bytes)
+}
+
+/// Whether two manifests say the same of a file.
+fn same_file(a: &[u8], b: &[u8], file: &str) -> bool {
+    let entry = |text: &[u8]| {
+        let manifest: Option<Manifest> = serde_json::from_slice(text).ok();
+        manifest.and_then(|manifest| manifest.files.get(file).map(|entry| (entry.bytes, entry.sha256.clone())))
+    };
+    entry(a).is_some() && entry(a) == entry(b)
 }
 
 /// A file of a checkpoint, open, by its name.
@@ -117,7 +157,7 @@ fn retire(store: &Store, newest: u64, keep_last: usize) -> Result<(), Error> {
         }
     }
     found.sort_unstable();
-    for step in retired(&found, newest, keep_last, best_in(store)?) {
+    for step in retired(&found, newest, keep_last, named(store, BEST)?) {
         let name = folder_name(step);
         // The manifest first, so that a half-removed one is never taken for a checkpoint.
         store.remove(&format!("{name}/{MANIFEST}"))?;

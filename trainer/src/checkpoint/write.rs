@@ -70,6 +70,25 @@ pub fn set_best(checkpoints: &Path, step: u64) -> Result<(), Error> {
     point(checkpoints, BEST, &folder_name(step))
 }
 
+/// Makes `latest`, and `best` where there is one, name complete checkpoints again: a crash between a checkpoint and its pointer,
+/// or one that was set aside, leaves them behind. A `best` that would name nothing goes. Steps whose folders are elsewhere are passed over.
+pub fn repoint(checkpoints: &Path, latest: u64, best: Option<u64>) -> Result<(), Error> {
+    let named = |pointer: &str| std::fs::read_to_string(checkpoints.join(pointer)).ok();
+    for (pointer, step) in [(LATEST, Some(latest)), (BEST, best)] {
+        let name = step.map(folder_name).filter(|name| checkpoints.join(name).is_dir());
+        match (name, named(pointer)) {
+            (Some(name), Some(old)) if old.trim() == name => {}
+            (Some(name), _) => point(checkpoints, pointer, &name)?,
+            (None, Some(old)) if !checkpoints.join(old.trim()).is_dir() => {
+                let file = checkpoints.join(pointer);
+                std::fs::remove_file(&file).map_err(at(&file))?;
+            }
+            (None, _) => {}
+        }
+    }
+    Ok(())
+}
+
 fn point(checkpoints: &Path, pointer: &str, name: &str) -> Result<(), Error> {
     let file = checkpoints.join(pointer);
     replace(&file, format!("{name}\n").as_bytes()).map_err(at(&file))

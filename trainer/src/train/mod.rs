@@ -38,7 +38,7 @@ pub fn train(config: Config, job: &Job) -> Result<Exit, Error> {
     enter(Phase::Start);
     let mut session = Session::open(config, job.clone())?;
     if session.is_finished() {
-        session.say_finished();
+        session.say_finished()?;
         // That of an earlier start may have failed.
         session.finish_uploads()?;
         return session.uploaded().map(|()| Exit::Done);
@@ -82,6 +82,8 @@ pub fn pipeline(stages: Vec<Stage>, run: &Path, job: &Job) -> Result<Exit, Error
     for stage in &stages {
         check_data(stage)?;
     }
+    // From before the first stage to after the last, so that two pipelines do not mix.
+    let claim = job.is_chief().then(|| session::take(run)).transpose()?;
     let mut summaries = Map::new();
     for (i, Stage { name, config, .. }) in stages.into_iter().enumerate() {
         if job.is_chief() {
@@ -95,6 +97,7 @@ pub fn pipeline(stages: Vec<Stage>, run: &Path, job: &Job) -> Result<Exit, Error
             summaries.insert(name, serde_json::from_slice(&text).unwrap_or_default());
             let status = if exit == Exit::Done { "finished" } else { "preempted" };
             let all = serde_json::json!({ "status": status, "stages": &summaries });
+            claim.as_ref().map_or(Ok(()), |claim| claim.check())?;
             let file = run.join(SUMMARY);
             let text = serde_json::to_vec_pretty(&all).unwrap_or_default();
             files::replace(&file, &text).map_err(|source| Error::Write { file, source })?;

@@ -12,6 +12,7 @@ use collectives::Label;
 use data_shards::Dataset;
 use data_shards::remote;
 use protocol::config::{Config, Resume};
+use protocol::env;
 use protocol::message::Phase;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -30,7 +31,7 @@ pub(super) struct Start {
     pub(super) folder: Option<PathBuf>,
     /// Whether all who keep checkpoints have this one.
     pub(super) everywhere: bool,
-    /// Step of this rank's checkpoint, where the object store has none as new.
+    /// Step of this rank's checkpoint, where training goes on from that: an object store may lack it, or its name.
     pub(super) unsent: Option<u64>,
     /// The number of this start.
     pub(super) generation: u64,
@@ -65,7 +66,6 @@ pub(super) fn find(
         mine = Some(Offer::of(claim, found.as_ref(), refused.first().map(ToString::to_string)));
     }
     let mut offers = gather(job, mine.as_ref())?;
-    let mut in_store = None;
     if config.checkpoint.upload.is_some() {
         let newest = choose(&offers).state.map(|state| state.step);
         let brought = ask_store(config, job, claim.zip(store), newest)?;
@@ -76,7 +76,6 @@ pub(super) fn find(
             found = brought.found.or(found);
             mine = Some(Offer::of(claim, found.as_ref(), problem));
         }
-        in_store = brought.in_store;
         offers = gather(job, mine.as_ref())?;
     }
     let start = choose(&offers);
@@ -87,7 +86,7 @@ pub(super) fn find(
         warn_of_other_sums(state, job);
     }
     let step = start.state.as_ref().map(|state| state.step);
-    let unsent = found.as_ref().map(|found| found.state.step).filter(|mine| step == Some(*mine) && step > in_store);
+    let unsent = found.as_ref().map(|found| found.state.step).filter(|mine| step == Some(*mine));
     let mine = start.state.is_some() && start.source == job.place.rank.0;
     Ok(Start { folder: found.filter(|_| mine).map(|found| found.folder), unsent, ..start })
 }
@@ -120,13 +119,21 @@ fn ask_store(
 ) -> Result<Brought, Error> {
     let checkpoints = config.run.dir.join("checkpoints");
     let fetch = |claim: &Claim, store: &remote::Store| {
-        if let (Resume::Never, Some(step)) = (config.run.resume, checkpoint::steps_in(store)?.last()) {
+        if let (Resume::Never, Some(step)) = (wish(config)?, checkpoint::steps_in(store)?.last()) {
             let there = store.url(&checkpoint::folder_name(*step));
             return Err(Error::Usage(format!(
                 "run.resume = never, but {there} exists; choose another checkpoint.upload, or remove what is there"
             )));
         }
-        checkpoint::bring(store, &checkpoints, newest, || claim.check())
+        let brought = checkpoint::bring(store, &checkpoints, newest, || claim.check());
+        match (brought, newest) {
+            // The job had the run a moment ago: what is here is no older than what is there.
+            (Err(Error::Checkpoint(e @ checkpoint::Error::Remote(_))), Some(_)) if is_restart()? => {
+                tracing::warn!("{e}; training goes on from the run directory");
+                Ok(Brought::default())
+            }
+            (brought, _) => brought,
+        }
     };
     std::thread::scope(|scope| {
         let fetching = mine.map(|(claim, store)| scope.spawn(move || fetch(claim, store)));
@@ -165,12 +172,24 @@ fn choose(offers: &[Option<Offer>]) -> Start {
     }
 }
 
+/// What `run.resume` says, for this start: `never` is meant for the first start of a job, not for those after a failure.
+fn wish(config: &Config) -> Result<Resume, Error> {
+    let again = is_restart()?;
+    Ok(if again && config.run.resume == Resume::Never { Resume::Auto } else { config.run.resume })
+}
+
+/// Whether an earlier start of the same job has failed.
+fn is_restart() -> Result<bool, Error> {
+    let restarts: usize = env::number(env::JCS_RESTART, 0).map_err(|e| Error::Usage(e.to_string()))?;
+    Ok(restarts > 0)
+}
+
 /// Whether `run.resume` lets this be, and whether it is no mistake to start afresh.
 fn allowed(config: &Config, offers: &[Option<Offer>], start: &Start, checkpoints: &Path) -> Result<(), Error> {
     if let (None, Some(problem)) = (&start.state, offers.iter().flatten().find_map(|offer| offer.problem.clone())) {
         return Err(checkpoint::Error::NoneUsable { folder: checkpoints.into(), problem }.into());
     }
-    match (config.run.resume, &start.state) {
+    match (wish(config)?, &start.state) {
         (Resume::Must, None) => {
             Err(Error::Usage(format!("run.resume = must, but {} holds no checkpoint", checkpoints.display())))
         }

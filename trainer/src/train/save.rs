@@ -88,6 +88,10 @@ impl Session {
             let (step, event, details) = match outcome {
                 Outcome::Uploaded { step, bytes, took } => {
                     self.not_uploaded = None;
+                    if bytes == 0 {
+                        // The store had it.
+                        continue;
+                    }
                     (step, "uploaded", json!({ "bytes": bytes, "seconds": took.as_secs_f64() }))
                 }
                 Outcome::Failed { step, problem } => {

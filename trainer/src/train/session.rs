@@ -23,6 +23,7 @@ use protocol::config::{self, Batches, Config, GlobalBatch, Metric, Norm};
 use protocol::message::{Phase, Progress};
 use protocol::{Exit, env};
 use serde_json::{Map, Value, json};
+use std::path::Path;
 use std::sync::Arc;
 use tch::Tensor;
 
@@ -90,6 +91,11 @@ impl Session {
         let mut claim = keepers.has(job.place.rank.0).then(|| take_run_directory(&config)).transpose()?;
         let start = resume::find(&config, &job, &train_set, eval_set.as_deref(), claim.as_ref(), store.as_deref())?;
         claim.as_mut().map_or(Ok(()), |claim| claim.raise_to(start.generation))?;
+        if let (Some(claim), Some(state)) = (&claim, &start.state) {
+            claim.check()?;
+            let best = state.best.filter(|_| config.checkpoint.keep_best).map(|best| best.step);
+            checkpoint::repoint(&config.run.dir.join("checkpoints"), state.step, best)?;
+        }
         let claim = claim.map(Arc::new);
         let fixed = start.state.as_ref().map(|s| s.global_batch).or(for_most_workers(&config)?);
         let batches = config.plan_batches(job.place.world_size, fixed)?;
@@ -199,8 +205,13 @@ impl Session {
     }
 
     /// Says that there is nothing to do.
-    pub(super) fn say_finished(&self) {
+    pub(super) fn say_finished(&self) -> Result<(), Error> {
         if self.job.is_chief() {
+            if !self.summary_says_finished() {
+                // The start that took the last step ended before it could.
+                self.check_claim()?;
+                self.write_summary("finished")?;
+            }
             tracing::info!(
                 "{} is finished: step {} of {}; raise train.epochs to go on, or choose another run.dir",
                 self.config.run.dir.display(),
@@ -208,6 +219,13 @@ impl Session {
                 self.max_steps
             );
         }
+        Ok(())
+    }
+
+    fn summary_says_finished(&self) -> bool {
+        let text = std::fs::read(self.config.run.dir.join(super::SUMMARY)).unwrap_or_default();
+        let summary: Value = serde_json::from_slice(&text).unwrap_or_default();
+        summary["status"] == "finished" && summary["step"] == self.step
     }
 
     /// Says what is about to run.
@@ -329,17 +347,15 @@ impl Session {
     pub(super) fn end(&mut self, status: &str, exit: Exit) -> Result<Exit, Error> {
         self.progress.clear();
         self.finish_writing()?;
-        let preempted = exit == Exit::Preempted;
-        if !preempted {
-            self.finish_uploads()?;
-            self.uploaded()?;
-        }
         if self.job.is_chief() {
             self.check_claim()?;
             self.write_summary(status)?;
             self.monitor.event(self.step, status, json!({}))?;
         }
-        if preempted && self.config.checkpoint.upload.is_some() {
+        if exit != Exit::Preempted {
+            self.finish_uploads()?;
+            self.uploaded()?;
+        } else if self.config.checkpoint.upload.is_some() {
             // The checkpoint is safe. An upload may take longer than the launcher waits, which is no loss: the next start does it.
             self.job.confirm(exit);
             self.finish_uploads()?;
@@ -355,7 +371,7 @@ impl Session {
             "epoch": self.step / self.plan.steps_per_epoch(),
             "world_size": self.job.place.world_size,
             "loss": finite(self.last_loss),
-            "eval": self.last_eval.as_ref().map(|(_, e)| e),
+            "eval": self.last_eval.as_ref().map(|(_, e)| json!(e)).or_else(|| self.logged_evaluation()),
             "best": self.best,
             "checkpoint": self.saved.map(checkpoint::folder_name),
         });
@@ -369,6 +385,18 @@ impl Session {
             tracing::info!("{status} after step {}; everything is in {}", self.step, self.config.run.dir.display());
         }
         Ok(())
+    }
+
+    /// The metrics of the newest evaluation, of an earlier start.
+    fn logged_evaluation(&self) -> Option<Value> {
+        let text = std::fs::read_to_string(self.config.run.dir.join("metrics.jsonl")).ok()?;
+        let lines = text.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let mut line =
+            lines.into_iter().find(|line| line["kind"] == "eval" && line["step"] == json!(self.evaluated))?;
+        let fields = line.as_object_mut()?;
+        fields.shift_remove("kind");
+        fields.shift_remove("step");
+        Some(line)
     }
 
     /// Shows where training is.
@@ -432,10 +460,15 @@ fn open_store(config: &Config, job: &Job) -> Result<Option<remote::Store>, Error
     opened.map(Some).map_err(|e| Error::Usage(format!("checkpoint.upload: {e}")))
 }
 
+/// Takes a run directory for this process.
+pub(super) fn take(run: &Path) -> Result<Claim, Error> {
+    let restarts = env::number(env::JCS_RESTART, 0).map_err(|e| Error::Usage(e.to_string()))?;
+    Claim::take(run, restarts)
+}
+
 /// Takes the run directory for this process, and removes what an earlier one left half done.
 fn take_run_directory(config: &Config) -> Result<Claim, Error> {
-    let restarts = env::number(env::JCS_RESTART, 0).map_err(|e| Error::Usage(e.to_string()))?;
-    let claim = Claim::take(&config.run.dir, restarts)?;
+    let claim = take(&config.run.dir)?;
     checkpoint::clean(&config.run.dir.join("checkpoints"));
     Ok(claim)
 }

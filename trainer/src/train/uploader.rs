@@ -89,7 +89,8 @@ impl Uploader {
         claim: Arc<Claim>,
     ) -> Result<Uploader, Error> {
         let shared = Arc::<Shared>::default();
-        let failed = |source| Error::Checkpoint(checkpoint::Error::Read { path: checkpoints.clone(), source });
+        let failed =
+            |source| Error::Checkpoint(checkpoint::Error::Write { path: "the thread that uploads".into(), source });
         let (theirs, their_store, folder) = (shared.clone(), store.clone(), checkpoints.clone());
         let work = move || {
             while let Some(request) = next(&theirs) {

@@ -144,13 +144,15 @@ impl Target {
         });
         let bytes = checkpoint::write(&self.folder, step, files, || self.claim.check())?;
         if best {
+            self.claim.check()?;
             checkpoint::set_best(&self.folder, step)?;
         }
         // In this order: what the uploader takes from now on is this one, or later.
         self.uploader.iter().for_each(|uploader| uploader.offer(step, spared));
         let on_its_way = self.uploader.as_ref().and_then(|uploader| uploader.on_its_way());
         let spared: Vec<u64> = spared.into_iter().chain(on_its_way).collect();
-        checkpoint::remove_old(&self.folder, self.keep_last, &spared);
+        self.claim.check()?;
+        checkpoint::remove_old(&self.folder, step, self.keep_last, &spared);
         if let Some((side_channel, stage)) = &self.launcher {
             side_channel.send(&Message::Checkpoint { stage: *stage, step: Step(step) });
         }
