@@ -91,7 +91,8 @@ fn never_to_resume_is_meant_for_the_first_start_of_a_job() {
     let bench = Bench::new();
     let never = ["run.resume=never", "train.max_steps=200", "checkpoint.every_steps=4"];
     bench.train(2, "whole", &never[1..]);
-    let child = bench.start_training(2, "run", &never);
+    let mut command = bench.command("jcs-launch", &["--nproc-per-node", "2", "--max-restarts", "1", "small.toml"]);
+    let child = command.arg("run.dir=run").args(never).stderr(std::process::Stdio::piped()).spawn().unwrap();
     bench.wait_for_step("run", 12);
     let worker = bench.workers().into_iter().find(|(rank, _)| *rank == 1).unwrap().1;
     signal(worker, Signal::SIGKILL);

@@ -394,8 +394,9 @@ impl Session {
         let mut line =
             lines.into_iter().find(|line| line["kind"] == "eval" && line["step"] == json!(self.evaluated))?;
         let fields = line.as_object_mut()?;
-        fields.shift_remove("kind");
-        fields.shift_remove("step");
+        for key in ["kind", "step", "epoch"] {
+            fields.shift_remove(key);
+        }
         Some(line)
     }
 
