@@ -37,6 +37,8 @@ fn a_stopped_worker_is_named_with_step_and_phase() {
     let bench = Bench::new();
     let child = start(&bench, "run", &["--hang-timeout", "10", "--max-restarts", "0"], &[ENDLESS]);
     bench.wait_for_step("run", 12);
+    // A worker tells every second where it is.
+    std::thread::sleep(Duration::from_millis(1500));
     signal(worker(&bench, 1), Signal::SIGSTOP);
     let (began, log) = (Instant::now(), bench.path().join("run/logs/launcher.log"));
     while !std::fs::read_to_string(&log).unwrap().contains("no progress for ") {
