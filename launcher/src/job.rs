@@ -58,7 +58,7 @@ fn watched(cli: &Cli, ready: Ready, team: Team, logs: &Arc<Logs>) -> io::Result<
     job.announce();
     let ended = job.run();
     if let (Ok((_, root_cause)), Some(config)) = (&ended, &ready.config)
-        && !report::is_anothers(&config.run.dir)
+        && !report::belongs_to_another(&config.run.dir)
         && let Err(error) = report::merge_summary(&config.run.dir, job.restarts, root_cause.as_ref())
     {
         terminal.say(&error.to_string());

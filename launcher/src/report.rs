@@ -132,7 +132,7 @@ pub struct SummaryError {
 
 /// Whether somebody else trains in the run directory; its lock is a worker's. The workers of this job, which has ended, let go of it
 /// within a moment.
-pub fn is_anothers(run: &Path) -> bool {
+pub fn belongs_to_another(run: &Path) -> bool {
     let Ok(file) = std::fs::File::open(run.join(".lock")) else { return false };
     let until = Instant::now() + Duration::from_secs(2);
     while matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) {
