@@ -76,8 +76,8 @@ pub enum Error {
         held: u64,
     },
     /// A disk without room.
-    #[error("{}: the disk is full: {need} bytes for {url} do not fit, and nothing in the cache can be given up; \
-        free some space, or name another disk in data.cache_dir", dir.display())]
+    #[error("{}: the disk is full but for what stays free beside the cache (a twentieth or 2 GiB): {need} bytes for {url} do not fit, \
+        and nothing in the cache can be given up; free some space, or name another disk in data.cache_dir", dir.display())]
     Full {
         /// The cache.
         dir: PathBuf,

@@ -59,7 +59,8 @@ const LAYOUT: &str = "shards-1";
 pub struct CacheSettings {
     /// A directory on a disk of this node. It comes to be if need be; what else lies in it is left alone.
     pub dir: PathBuf,
-    /// Bytes that all data sets together may take in `dir`; none: all that the disk has, less a twentieth.
+    /// Bytes that all data sets together may take in `dir`; none: all that the disk has, less a twentieth
+    /// or 2 GiB, whichever is less.
     pub limit_bytes: Option<u64>,
     /// How long to go on trying.
     pub patience: Patience,

@@ -19,6 +19,8 @@ use super::entry::{self, PARTIAL};
 
 /// A part of the disk that is left free where no limit is given.
 const FREE_PART: u64 = 20;
+/// No more than these bytes are left free, however large the disk is.
+const FREE_MOST: u64 = 2 << 30;
 
 /// What is known of a partial file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +66,7 @@ pub(super) enum Room {
 pub(super) struct Budget {
     /// The directory with a folder for each data set.
     pub(super) root: PathBuf,
-    /// Bytes that it may take; none: what the disk has, less a twentieth.
+    /// Bytes that it may take; none: what the disk has, less a twentieth or 2 GiB, whichever is less.
     pub(super) limit: Option<u64>,
 }
 
@@ -109,7 +111,7 @@ impl Budget {
         }
         let disk = nix::sys::statvfs::statvfs(&self.root)?;
         let bytes = |blocks: u64| blocks.saturating_mul(disk.fragment_size());
-        let spare = bytes(disk.blocks_available()).saturating_sub(bytes(disk.blocks()) / FREE_PART);
+        let spare = bytes(disk.blocks_available()).saturating_sub(left_free(bytes(disk.blocks())));
         let has = fs::metadata(mine).map_or(0, |mine| mine.len());
         Ok(used.saturating_add(has).saturating_add(spare))
     }
@@ -128,6 +130,11 @@ impl Budget {
         }
         Ok(items)
     }
+}
+
+/// Bytes that stay free for the rest of the job on a disk of `size` bytes.
+fn left_free(size: u64) -> u64 {
+    (size / FREE_PART).min(FREE_MOST)
 }
 
 /// What a file counts; none for what belongs to another.
@@ -173,4 +180,17 @@ fn remove_unused(path: &Path) -> io::Result<bool> {
         let _ = fs::remove_file(meta);
     }
     fs::remove_file(path).map(|()| true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::left_free;
+
+    /// A large disk with little room left still serves: a twentieth of it is more than many have free.
+    #[test]
+    fn a_large_disk_keeps_no_more_free_than_a_job_needs() {
+        assert_eq!(left_free(20 << 20), 1 << 20);
+        assert_eq!(left_free(252 << 30), 2 << 30);
+        assert_eq!(left_free(u64::MAX), 2 << 30);
+    }
 }

@@ -164,7 +164,8 @@ pub struct Data {
     /// Folder on a disk of each node in which shards of a URL are kept, for all workers of the node and for later runs; left
     /// out: `jcs-cache-UID` in `TMPDIR`, or in `/var/tmp`.
     pub cache_dir: Option<PathBuf>,
-    /// Bytes that may be kept there, as a number or as in `"200GB"`; left out: as many as the disk has room for, less a twentieth.
+    /// Bytes that may be kept there, as a number or as in `"200GB"`; left out: as many as the
+    /// disk has room for, less a twentieth or 2 GiB, whichever is less.
     pub cache_limit: Option<Bytes>,
     /// Folder that the lists' paths count from; left out: each list's own.
     pub root: Option<PathBuf>,
