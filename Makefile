@@ -33,6 +33,8 @@ test: setup ## Run the test suite (cargo-nextest where it is installed, else car
 	fi
 	@echo "test: leaks of torch-ext"
 	@torch-ext/tests/leaks.sh
+	@echo "test: leaks of collectives"
+	@collectives/tests/leaks.sh
 
 # The peers are Python's; setup/python.sh fetches them, as it does for the tests. An absolute JCS_TEST_PYTHON names another.
 bench: ## Samples a second of the loader, beside PyTorch's DataLoader and webdataset (docs/loader.md)

@@ -58,6 +58,16 @@ pub enum Error {
         /// What was asked.
         label: Label,
     },
+    /// The library that carries the numbers has failed.
+    #[error("rank {rank} ({label}): {problem}")]
+    Failed {
+        /// The rank.
+        rank: usize,
+        /// What was under way.
+        label: Label,
+        /// What the library says.
+        problem: String,
+    },
     /// The backend cannot do this.
     #[error("rank {rank} ({label}): {problem}")]
     Unfit {
@@ -68,7 +78,7 @@ pub enum Error {
         /// Why not.
         problem: String,
     },
-    /// The backend did not start.
+    /// The backend did not start, for want of something that it needs.
     #[error("failed to start {backend}: {problem}")]
     Start {
         /// The backend.

@@ -1,4 +1,4 @@
-//! What the ranks of a job do together: [`Collective`], and its backends [`Alone`] and [`Mpi`].
+//! What the ranks of a job do together: [`Collective`], and its backends [`Alone`], [`Mpi`] and [`Nccl`].
 //!
 //! The only crate that touches a communication library. It knows buffers, not tensors with a
 //! meaning; it decides nothing about training.
@@ -7,12 +7,14 @@
 //! that order. Every wait ends, with a result or with an error that names rank, step, bucket and
 //! phase. After an error nothing more may be asked of the backend: leave by [`leave_now`].
 
-#![expect(unsafe_code, reason = "lends tensors' memory to MPI")]
+#![expect(unsafe_code, reason = "lends tensors' memory to MPI and NCCL")]
 
 mod alone;
 mod error;
 mod leave;
+mod moment;
 mod mpi;
+mod nccl;
 mod pair;
 mod pending;
 mod waiting;
@@ -20,9 +22,11 @@ mod waiting;
 pub use alone::Alone;
 pub use error::{Error, Label};
 pub use leave::leave_now;
-pub use mpi::Mpi;
+pub use moment::{Moment, Span};
+pub use mpi::{Mpi, mpi_version};
+pub use nccl::{Compute, Driver, Gpu, Nccl, gpus, nccl_version};
 pub use pair::PairSpeed;
-pub use pending::{Pending, Span};
+pub use pending::Pending;
 pub use waiting::{Waits, waits};
 
 use torch_ext::DeviceBuffer;
@@ -45,6 +49,11 @@ pub trait Collective: Send + Sync {
     /// operation until [`Pending::wait`] has returned.
     fn all_reduce(&self, buffer: DeviceBuffer, label: Label) -> Pending;
 
+    /// The same for several buffers that are ready at the same time, which may then travel together.
+    fn all_reduce_together(&self, buffers: Vec<(DeviceBuffer, Label)>) -> Vec<Pending> {
+        buffers.into_iter().map(|(buffer, label)| self.all_reduce(buffer, label)).collect()
+    }
+
     /// Replaces `buffer` by that of rank `root`.
     fn broadcast(&self, buffer: DeviceBuffer, root: usize, label: Label) -> Result<(), Error>;
 
@@ -56,6 +65,16 @@ pub trait Collective: Send + Sync {
 
     /// Whether `flag` is set on any rank: the same answer on all of them.
     fn any(&self, flag: bool, label: Label) -> Result<bool, Error>;
+
+    /// Where the work is now that this thread has asked for.
+    fn mark(&self) -> Moment {
+        Moment::now()
+    }
+
+    /// Returns when all that was submitted has ended. On a device, whose errors come late, results count from here on only.
+    fn settle(&self) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Says good-bye to the other ranks. Only after work that ended well.
     fn shutdown(&self, label: Label) -> Result<(), Error>;

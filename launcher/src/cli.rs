@@ -15,6 +15,7 @@ Examples:
   jcs-launch --nproc-per-node 2 --dry-run configs/demo.toml
   jcs-launch --nodes gpu[01-04]:8 configs/demo.toml
   jcs-launch --nproc-per-node 2 eval configs/demo.toml --weights runs/demo
+  jcs-launch --nodes gpu[01-04]:8 doctor     check hosts, GPUs and connections
 
 Signals:
   SIGTERM, SIGUSR1         workers write a checkpoint and end; a second one
@@ -41,7 +42,7 @@ OMPI_MCA_... and PRTE_MCA_... are Open MPI's own settings.";
 #[command(name = "jcs-launch", version, after_help = AFTER_HELP, max_term_width = 120)]
 #[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = false)]
 #[command(override_usage = "jcs-launch [OPTIONS] CONFIG [KEY=VALUE ...]\n       \
-                            jcs-launch [OPTIONS] {eval|predict} ARGUMENTS OF jcs ...")]
+                            jcs-launch [OPTIONS] {eval|predict|doctor} ARGUMENTS OF jcs ...")]
 pub struct Cli {
     /// Where to run: hosts with their numbers of workers (gpu01:8,gpu02:8 or gpu[01-04,07]:8), or how many of those that
     /// the scheduler or the hostfile names (4, or 2:4 for at least 2) [default: all of these, else this machine]
@@ -109,6 +110,8 @@ pub enum Command {
     Eval(Passed),
     /// Predict for images, shared among the workers (see `jcs predict --help`)
     Predict(Passed),
+    /// Check hosts, GPUs, sums and speed, with all workers (see `jcs doctor --help`)
+    Doctor(Passed),
 }
 
 /// Arguments that go to `jcs` as they are.
@@ -152,6 +155,11 @@ impl Cli {
         }
     }
 
+    /// Restarts in a row after a failure. What `doctor` finds is its result: it is not tried again.
+    pub fn restarts(&self) -> u32 {
+        if matches!(self.command, Some(Command::Doctor(_))) { 0 } else { self.max_restarts }
+    }
+
     /// The machines that are asked for, seen from the one called `this_host`.
     pub fn choose_nodes(&self, this_host: &str, slurm: Option<&Variables>) -> Result<Nodes, PlanError> {
         let read = |file: &PathBuf| {
@@ -180,6 +188,7 @@ impl Cli {
         let (command, arguments) = match &self.command {
             Some(Command::Eval(passed)) => ("eval", passed.arguments.clone()),
             Some(Command::Predict(passed)) => ("predict", passed.arguments.clone()),
+            Some(Command::Doctor(passed)) => ("doctor", passed.arguments.clone()),
             None => {
                 let config = self.config.iter().map(|c| c.to_string_lossy().into_owned());
                 ("train", config.chain(self.overrides.iter().cloned()).collect())
@@ -257,6 +266,15 @@ mod tests {
         assert_eq!(request.task.command, "eval");
         assert_eq!(request.task.arguments, ["a.toml", "--weights", "w", "--device", "cpu", "--dry-run"]);
         assert_eq!(request.device, Device::Cpu);
+    }
+
+    #[test]
+    fn what_the_doctor_finds_is_found_once() {
+        let cli = parse("jcs-launch --nproc-per-node 2 doctor --device=cuda --json out.json").unwrap();
+        let request = cli.request(None, cli.choose_nodes("h", None).unwrap());
+        assert_eq!((request.task.command.as_str(), request.device, cli.restarts()), ("doctor", Device::Cuda, 0));
+        assert_eq!(request.task.arguments, ["--device=cuda", "--json", "out.json"]);
+        assert!(parse("jcs-launch doctor").is_ok() && parse("jcs-launch a.toml").unwrap().restarts() == 3);
     }
 
     #[test]

@@ -122,7 +122,7 @@ impl Job<'_> {
             let stage = self.checkpoint.map_or(0, |(stage, _)| stage);
             let decision = match self.bug.on_failure(stage, cause.step) {
                 true => Decision::GiveUp { exit: cause.exit, reason: Bug::REASON.into() },
-                false => after_failure(cause.exit, self.in_a_row, self.cli.max_restarts, ended.stopping),
+                false => after_failure(cause.exit, self.in_a_row, self.cli.restarts(), ended.stopping),
             };
             let culprit = self.culprit(cause);
             self.muster.roster.on_failure(&self.team.choice, culprit.as_deref(), ended.lasted);
@@ -155,7 +155,7 @@ impl Job<'_> {
             }
             let mut cause = failure.clone();
             cause.cause = format!("{}; then {unfit}", cause.cause);
-            let decision = after_failure(exit, self.in_a_row, self.cli.max_restarts, false);
+            let decision = after_failure(exit, self.in_a_row, self.cli.restarts(), false);
             if let Some(end) = self.go_on(decision, cause) {
                 return Some(end);
             }
@@ -229,7 +229,7 @@ impl Job<'_> {
     fn restarting(&self, cause: &RootCause, delay: Duration) -> String {
         let from = self.step().map_or_else(String::new, |step| format!(", from the checkpoint of step {step}"));
         let number = self.in_a_row + 1;
-        format!("{cause}; restart {number} of {} in {} s{from}", self.cli.max_restarts, delay.as_secs())
+        format!("{cause}; restart {number} of {} in {} s{from}", self.cli.restarts(), delay.as_secs())
     }
 }
 

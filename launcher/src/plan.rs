@@ -326,9 +326,9 @@ impl Plan {
             data: wanted.data.clone(),
             run_dir: wanted.run_dir.clone(),
             gpus: match (on_gpu, wanted.cuda) {
-                (false, _) => Gpus::None,
+                (_, true) => Gpus::Required,
                 (true, false) => Gpus::Perhaps,
-                (true, true) => Gpus::Required,
+                (false, false) => Gpus::None,
             },
         }
     }

@@ -103,6 +103,8 @@ pub enum Phase {
     Report,
     /// Evaluates.
     Evaluation,
+    /// Checks machines and connections.
+    Check,
     /// Writes what there is to say at the end.
     End,
 }
@@ -126,6 +128,7 @@ impl fmt::Display for Phase {
             Phase::Checkpoint => "checkpoint",
             Phase::Report => "writing metrics",
             Phase::Evaluation => "evaluation",
+            Phase::Check => "check",
             Phase::End => "end",
         })
     }

@@ -5,6 +5,7 @@
 
 pub mod hosts;
 pub mod moto;
+pub mod stand_in;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

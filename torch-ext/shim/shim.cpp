@@ -5,6 +5,8 @@
 #include <ATen/DeviceAccelerator.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/CPUGeneratorImpl.h>
+#include <c10/core/Event.h>
+#include <c10/core/StreamGuard.h>
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/variable.h>
@@ -105,6 +107,10 @@ class SumBackward final : public torch::autograd::Node {
 
 at::DeviceType device_type(int device) { return device < 0 ? at::kCPU : at::kCUDA; }
 
+c10::Device cuda(int device) { return c10::Device(at::kCUDA, static_cast<c10::DeviceIndex>(device)); }
+
+c10::Stream cuda_stream(int device, int64_t id) { return c10::Stream(c10::Stream::UNSAFE, cuda(device), id); }
+
 }  // namespace
 
 extern "C" {
@@ -191,6 +197,42 @@ char* jcs_current_stream(int device, int64_t* id, void** handle) {
     auto stream = at::accelerator::getCurrentStream(static_cast<c10::DeviceIndex>(device));
     *id = stream.id();
     *handle = stream.native_handle();
+  });
+}
+
+// A stream of libtorch's pool, which lives as long as the process.
+char* jcs_new_stream(int device, int64_t* id) {
+  return guarded([&] { *id = c10::impl::VirtualGuardImpl(at::kCUDA).getStreamFromGlobalPool(cuda(device)).id(); });
+}
+
+// Copies a tensor of the host to the device on stream `id`. The copy in pinned memory is not used again before the
+// stream has passed it: libtorch's allocator of pinned memory knows on which stream it was read.
+char* jcs_upload(int device, int64_t id, void* t, torch::Tensor** out) {
+  return guarded([&] {
+    auto pinned = tensor(t).pin_memory();
+    c10::StreamGuard on(cuda_stream(device, id));
+    *out = new torch::Tensor(pinned.to(cuda(device), pinned.scalar_type(), /*non_blocking=*/true));
+  });
+}
+
+// What the current stream gets from now on waits for what stream `id` has got by now.
+char* jcs_wait_for_stream(int device, int64_t id) {
+  return guarded([&] {
+    c10::Event done(at::kCUDA);
+    done.record(cuda_stream(device, id));
+    done.block(c10::impl::VirtualGuardImpl(at::kCUDA).getStream(cuda(device)));
+  });
+}
+
+// The memory of `t` is not given to anybody before the current stream has passed what it has got when `t` is dropped.
+char* jcs_record_stream(int device, void* t) {
+  return guarded([&] { tensor(t).record_stream(c10::impl::VirtualGuardImpl(at::kCUDA).getStream(cuda(device))); });
+}
+
+// Gives memory that libtorch keeps for later back to the accelerator, where there is one.
+char* jcs_release_memory() {
+  return guarded([&] {
+    if (at::accelerator::getAccelerator()) at::accelerator::emptyCache();
   });
 }
 

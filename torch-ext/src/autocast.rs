@@ -5,7 +5,7 @@ use std::ffi::c_int;
 use std::marker::PhantomData;
 use tch::Device;
 
-/// While it lives, operations of this thread on the device's type that gain from it run in bfloat16.
+/// While it lives, operations of this thread on the device's type that gain from it run in 16 bits.
 ///
 /// Dropping it restores the former setting. It belongs to the thread that made it.
 #[derive(Debug)]
@@ -20,19 +20,25 @@ pub struct Autocast {
 impl Autocast {
     /// Switches autocast to bfloat16 on.
     pub fn bf16(device: Device) -> Result<Autocast, Error> {
-        Self::set(device, true)
+        Self::set(device, true, true)
+    }
+
+    /// Switches autocast to half precision on.
+    pub fn fp16(device: Device) -> Result<Autocast, Error> {
+        Self::set(device, true, false)
     }
 
     /// Switches autocast off, within a scope where it is on.
     pub fn disabled(device: Device) -> Result<Autocast, Error> {
-        Self::set(device, false)
+        Self::set(device, false, true)
     }
 
-    fn set(device: Device, enabled: bool) -> Result<Autocast, Error> {
+    fn set(device: Device, enabled: bool, bf16: bool) -> Result<Autocast, Error> {
         let device = index(device);
         let (mut was_enabled, mut was_bf16) = (0, 0);
         // SAFETY: the out-pointers are of live integers.
-        let message = unsafe { ffi::jcs_autocast(device, enabled.into(), 1, &raw mut was_enabled, &raw mut was_bf16) };
+        let message =
+            unsafe { ffi::jcs_autocast(device, enabled.into(), bf16.into(), &raw mut was_enabled, &raw mut was_bf16) };
         check("set_autocast_enabled", message)?;
         Ok(Autocast { device, was_enabled, was_bf16, not_send: PhantomData })
     }

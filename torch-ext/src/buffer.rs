@@ -10,6 +10,8 @@ pub enum ElementType {
     F32,
     /// 64-bit floating point.
     F64,
+    /// Brain floating point, 16 bits.
+    Bf16,
 }
 
 /// The memory of a contiguous tensor, which stays allocated while this lives.
@@ -31,7 +33,7 @@ unsafe impl Send for DeviceBuffer {}
 
 /// A tensor that cannot be lent to a collective.
 #[derive(Debug, thiserror::Error)]
-#[error("a buffer must be contiguous float32 or float64; this tensor is {kind:?} of shape {shape:?}{}", if *.contiguous { "" } else { ", not contiguous" })]
+#[error("a buffer must be contiguous float32, float64 or bfloat16; this tensor is {kind:?} of shape {shape:?}{}", if *.contiguous { "" } else { ", not contiguous" })]
 pub struct Unfit {
     kind: Kind,
     shape: Vec<i64>,
@@ -39,12 +41,13 @@ pub struct Unfit {
 }
 
 impl DeviceBuffer {
-    /// The memory of `tensor`, which must be contiguous float32 or float64.
+    /// The memory of `tensor`, which must be contiguous float32, float64 or bfloat16.
     pub fn new(tensor: &Tensor) -> Result<DeviceBuffer, Unfit> {
         let contiguous = crate::is_contiguous(tensor).unwrap_or(false);
         let kind = match tensor.kind() {
             Kind::Float if contiguous => ElementType::F32,
             Kind::Double if contiguous => ElementType::F64,
+            Kind::BFloat16 if contiguous => ElementType::Bf16,
             kind => return Err(Unfit { kind, shape: tensor.size(), contiguous }),
         };
         Ok(DeviceBuffer {

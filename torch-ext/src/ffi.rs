@@ -44,6 +44,11 @@ unsafe extern "C" {
     pub(crate) fn jcs_is_channels_last(t: RawTensor, out: *mut c_int) -> *mut c_char;
     pub(crate) fn jcs_is_contiguous(t: RawTensor, out: *mut c_int) -> *mut c_char;
     pub(crate) fn jcs_current_stream(device: c_int, id: *mut i64, handle: *mut *mut c_void) -> *mut c_char;
+    pub(crate) fn jcs_new_stream(device: c_int, id: *mut i64) -> *mut c_char;
+    pub(crate) fn jcs_upload(device: c_int, id: i64, t: RawTensor, out: *mut RawTensor) -> *mut c_char;
+    pub(crate) fn jcs_wait_for_stream(device: c_int, id: i64) -> *mut c_char;
+    pub(crate) fn jcs_record_stream(device: c_int, t: RawTensor) -> *mut c_char;
+    pub(crate) fn jcs_release_memory() -> *mut c_char;
     pub(crate) fn jcs_generator_state(out: *mut RawTensor) -> *mut c_char;
     pub(crate) fn jcs_set_generator_state(state: RawTensor) -> *mut c_char;
     pub(crate) fn jcs_load_cuda() -> *mut c_char;

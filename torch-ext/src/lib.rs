@@ -22,4 +22,4 @@ pub use gradient::{clear_grad, clear_grad_hook, set_grad, set_grad_hook, sum_ove
 pub use kernels::set_onednn;
 pub use memory::{channels_last, is_channels_last, is_contiguous};
 pub use random::{generator_state, set_generator_state};
-pub use stream::{Stream, current_stream, load_cuda};
+pub use stream::{CopyStream, Stream, current_stream, load_cuda, release_memory};

@@ -182,3 +182,10 @@ fn without_an_accelerator_a_stream_is_an_error() {
     }
     assert!(torch_ext::current_stream(0).is_err());
 }
+
+#[test]
+fn without_cuda_there_is_no_stream_for_copies() {
+    let error = torch_ext::CopyStream::new(0).unwrap_err().to_string();
+    assert!(error.contains("CUDA") || error.contains("cuda"), "{error}");
+    torch_ext::release_memory().unwrap();
+}

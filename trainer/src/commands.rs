@@ -1,11 +1,11 @@
 //! The commands of `jcs`: from arguments to the library.
 
-use crate::cli::{Command, Eval, Predict, Split, Train};
+use crate::cli::{Command, Doctor, Eval, Predict, Split, Train};
 use collectives::Label;
 use jcs::job::{Job, StopFlag};
 use jcs::monitor::ProgressReport;
 use jcs::network::Network;
-use jcs::{Error, checkpoint, convert, data, evaluate, inspect, predict, preflight, train, weights};
+use jcs::{Error, checkpoint, convert, data, doctor, evaluate, inspect, predict, preflight, train, weights};
 use protocol::config::{self, Comm, Input};
 use protocol::env::Place;
 use protocol::message::Progress;
@@ -36,6 +36,7 @@ pub(crate) fn run(
             print(&inspect::inspect(&args.path)?);
             Ok(Exit::Done)
         }
+        Command::Doctor(args) => run_doctor(&args, place, side_channel, stop),
         Command::Preflight => {
             preflight::run(&place, |line| print(&format!("{line}\n")))?;
             Ok(Exit::Done)
@@ -136,5 +137,12 @@ fn run_predict(args: &Predict, place: Place, side_channel: Arc<SideChannel>, sto
         predict::write_report(&request, &outcomes)?;
         print(&format!("{} predictions: {}\n", outcomes.len(), args.out.join("report.html").display()));
     }
+    job.leave(Exit::Done, 0)
+}
+
+fn run_doctor(args: &Doctor, place: Place, side_channel: Arc<SideChannel>, stop: StopFlag) -> Result<Exit, Error> {
+    let comm = Comm { backend: args.backend, ..Comm::default() };
+    let job = Job::join(place, side_channel, stop, args.device, &comm)?;
+    doctor::run(&job, args.json.as_deref(), print)?;
     job.leave(Exit::Done, 0)
 }

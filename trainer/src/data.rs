@@ -15,6 +15,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
+use torch_ext::CopyStream;
 
 /// A micro-batch.
 pub struct Batch {
@@ -33,27 +34,19 @@ pub struct Batch {
 impl Batch {
     /// Stacks samples, in their order, on `device`. `geometry` is that of images; all features must have one size.
     pub fn stack(samples: &[Sample], geometry: &Geometry, device: Device) -> Result<Batch, Error> {
-        let features: Vec<&Features> = samples.iter().filter_map(|s| s.features.as_ref()).collect();
-        let (height, width) = features.first().map_or((geometry.height, geometry.width), |f| f.size());
-        let (h, w) = (height as i64, width as i64);
-        let input = if features.is_empty() {
-            Input::Images(stack_images(samples, geometry, device))
-        } else {
-            let stacked =
-                |of: fn(&Features) -> Option<&Maps>| stack_maps(&features, of).map(|m| m.map(|t| t.to_device(device)));
-            Input::Features { vgg: stacked(|f| f.vgg.as_ref())?, res2net: stacked(|f| f.res2net.as_ref())? }
-        };
-        let mask = |s: &Sample| Tensor::from_slice(&s.mask).view([1, h, w]);
-        let has_mask: Vec<f32> = samples.iter().map(|s| f32::from(u8::from(s.has_mask))).collect();
-        let one_hot = |s: &Sample| [Some(false), Some(true)].map(|class| f32::from(u8::from(s.label == class)));
-        let classes: Vec<f32> = samples.iter().flat_map(one_hot).collect();
-        Ok(Batch {
-            input,
-            masks: Tensor::cat(&samples.iter().map(mask).collect::<Vec<_>>(), 0).to_device(device).to_kind(Kind::Float),
-            has_mask: Tensor::from_slice(&has_mask).to_device(device),
-            classes: Tensor::from_slice(&classes).view([-1, 2]).to_device(device),
-            indices: samples.iter().map(|s| s.index).collect(),
-        })
+        Ok(Collated::new(samples, geometry)?.try_map(|t| t.f_to(device))?.into_batch())
+    }
+
+    /// Its first samples, in the same memory.
+    pub fn first(&self, samples: usize) -> Batch {
+        let first = |t: &Tensor| t.narrow(0, 0, samples as i64);
+        Batch {
+            input: self.input.map(first),
+            masks: first(&self.masks),
+            has_mask: first(&self.has_mask),
+            classes: first(&self.classes),
+            indices: self.indices.iter().take(samples).copied().collect(),
+        }
     }
 
     /// Number of samples.
@@ -67,8 +60,82 @@ impl Batch {
     }
 }
 
-/// `(N, 3, H, W)` float32, normalised.
-fn stack_images(samples: &[Sample], geometry: &Geometry, device: Device) -> Tensor {
+/// The samples of a micro-batch side by side, as the loader made them; nothing is computed yet.
+struct Collated {
+    /// Images may be bytes, and then have a `scaling`.
+    input: Input,
+    /// Mean and standard deviation, `(1, 3, 1, 1)`.
+    scaling: Option<[Tensor; 2]>,
+    /// `(N, H, W)` bytes.
+    masks: Tensor,
+    has_mask: Tensor,
+    classes: Tensor,
+    indices: Vec<usize>,
+}
+
+impl Collated {
+    /// In the host's memory.
+    fn new(samples: &[Sample], geometry: &Geometry) -> Result<Collated, Error> {
+        let features: Vec<&Features> = samples.iter().filter_map(|s| s.features.as_ref()).collect();
+        let (height, width) = features.first().map_or((geometry.height, geometry.width), |f| f.size());
+        let (h, w) = (height as i64, width as i64);
+        let input = if features.is_empty() {
+            Input::Images(stack_images(samples, geometry))
+        } else {
+            let stacked = |of: fn(&Features) -> Option<&Maps>| stack_maps(&features, of);
+            Input::Features { vgg: stacked(|f| f.vgg.as_ref())?, res2net: stacked(|f| f.res2net.as_ref())? }
+        };
+        let bytes = features.is_empty() && geometry.pixels == PixelType::Byte;
+        let of_channels = |values: [f32; 3]| Tensor::from_slice(&values).view([1, 3, 1, 1]);
+        let mask = |s: &Sample| Tensor::from_slice(&s.mask).view([1, h, w]);
+        let has_mask: Vec<f32> = samples.iter().map(|s| f32::from(u8::from(s.has_mask))).collect();
+        let one_hot = |s: &Sample| [Some(false), Some(true)].map(|class| f32::from(u8::from(s.label == class)));
+        let classes: Vec<f32> = samples.iter().flat_map(one_hot).collect();
+        Ok(Collated {
+            input,
+            scaling: bytes.then(|| [geometry.mean, geometry.std].map(of_channels)),
+            masks: Tensor::cat(&samples.iter().map(mask).collect::<Vec<_>>(), 0),
+            has_mask: Tensor::from_slice(&has_mask),
+            classes: Tensor::from_slice(&classes).view([-1, 2]),
+            indices: samples.iter().map(|s| s.index).collect(),
+        })
+    }
+
+    /// The same with another tensor in place of each: on another device.
+    fn try_map<E>(&self, f: impl Fn(&Tensor) -> Result<Tensor, E>) -> Result<Collated, E> {
+        Ok(Collated {
+            input: self.input.try_map(&f)?,
+            scaling: self.scaling.as_ref().map(|[mean, std]| Ok([f(mean)?, f(std)?])).transpose()?,
+            masks: f(&self.masks)?,
+            has_mask: f(&self.has_mask)?,
+            classes: f(&self.classes)?,
+            indices: self.indices.clone(),
+        })
+    }
+
+    fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let others = [&self.masks, &self.has_mask, &self.classes];
+        self.input.tensors().chain(self.scaling.iter().flatten()).chain(others)
+    }
+
+    /// Normalised floats, computed where the tensors are.
+    fn into_batch(self) -> Batch {
+        let input = match &self.scaling {
+            None => self.input,
+            Some([mean, std]) => self.input.map(|images| (images.to_kind(Kind::Float) / 255.0 - mean) / std),
+        };
+        Batch {
+            input,
+            masks: self.masks.to_kind(Kind::Float),
+            has_mask: self.has_mask,
+            classes: self.classes,
+            indices: self.indices,
+        }
+    }
+}
+
+/// `(N, 3, H, W)`, normalised float32 or bytes; bytes have one channel where all images are gray.
+fn stack_images(samples: &[Sample], geometry: &Geometry) -> Tensor {
     let (h, w) = (geometry.height as i64, geometry.width as i64);
     let one = |sample: &Sample| match &sample.image {
         Pixels::Float(values) => Tensor::from_slice(values).view([1, 3, h, w]),
@@ -78,14 +145,7 @@ fn stack_images(samples: &[Sample], geometry: &Geometry, device: Device) -> Tens
     let images: Vec<Tensor> = samples.iter().map(one).collect();
     let channels = images.iter().map(|image| image.size()[1]).max().unwrap_or(3);
     let images: Vec<Tensor> = images.iter().map(|image| image.expand([1, channels, h, w], false)).collect();
-    let stacked = Tensor::cat(&images, 0).to_device(device);
-    match geometry.pixels {
-        PixelType::Float => stacked,
-        PixelType::Byte => {
-            let of_channels = |values: [f32; 3]| Tensor::from_slice(&values).view([1, 3, 1, 1]).to_device(device);
-            (stacked.to_kind(Kind::Float) / 255.0 - of_channels(geometry.mean)) / of_channels(geometry.std)
-        }
-    }
+    Tensor::cat(&images, 0)
 }
 
 fn stack_maps(features: &[&Features], of: fn(&Features) -> Option<&Maps>) -> Result<Option<Tensor>, Error> {
@@ -278,12 +338,21 @@ impl Plan {
 }
 
 /// This worker's training batches, in order.
+///
+/// Those for a GPU go there by a stream of their own, while another stream computes. They are handed over to it when they
+/// are asked for.
 pub struct BatchStream {
     dataset: Arc<Dataset>,
     loader: Loader,
     micro: usize,
     geometry: Geometry,
     device: Device,
+    /// None on a CPU.
+    copies: Option<CopyStream>,
+    /// What [`Self::prepare`] has got, on its way to the device.
+    prepared: Option<Result<Option<Collated>, Error>>,
+    /// Micro-batches of the plan that were not begun.
+    left: u64,
 }
 
 /// How many micro-batches are decoded ahead.
@@ -291,7 +360,14 @@ const AHEAD: usize = 4;
 
 impl BatchStream {
     /// Batches from step `from` up to step `to`.
-    pub fn new(dataset: Arc<Dataset>, plan: &Plan, config: &Config, device: Device, from: u64, to: u64) -> BatchStream {
+    pub fn new(
+        dataset: Arc<Dataset>,
+        plan: &Plan,
+        config: &Config,
+        device: Device,
+        from: u64,
+        to: u64,
+    ) -> Result<BatchStream, Error> {
         let micro = plan.batches.micro;
         let settings = LoaderSettings {
             seed: config.run.seed,
@@ -300,21 +376,62 @@ impl BatchStream {
             queue: AHEAD * micro.max(config.data.workers),
         };
         let geometry = *dataset.geometry();
+        let copies = match device {
+            Device::Cuda(number) => Some(CopyStream::new(number)?),
+            _ => None,
+        };
         let loader = Loader::new(dataset.clone(), plan.clone().requests(dataset.clone(), from, to), settings);
-        BatchStream { dataset, loader, micro, geometry, device }
+        let left = to.saturating_sub(from) * plan.micro_batches() as u64;
+        Ok(BatchStream { dataset, loader, micro, geometry, device, copies, prepared: None, left })
     }
 
     /// The next micro-batch. Not to be called more often than the plan has micro-batches. `None` where `stop` says so before
     /// it is there; then nothing more may be asked for.
     pub fn next_batch(&mut self, stop: &dyn Fn() -> bool) -> Result<Option<Batch>, Error> {
+        let begun = match self.prepared.take() {
+            Some(prepared) => prepared?,
+            None => self.begin(stop)?,
+        };
+        let Some(begun) = begun else { return Ok(None) };
+        if let Some(copies) = &self.copies {
+            copies.hand_over(begun.tensors())?;
+        }
+        Ok(Some(begun.into_batch()))
+    }
+
+    /// Whether [`Self::prepare`] does anything.
+    pub fn is_for_gpu(&self) -> bool {
+        self.copies.is_some()
+    }
+
+    /// For a GPU: waits for the samples of the next micro-batch, if the plan has one, and sends them on their way while the
+    /// GPU computes what it was asked for. An error, or a `stop`, is what [`Self::next_batch`] then tells.
+    pub fn prepare(&mut self, stop: &dyn Fn() -> bool) {
+        if self.is_for_gpu() {
+            self.look_ahead(stop);
+        }
+    }
+
+    fn look_ahead(&mut self, stop: &dyn Fn() -> bool) {
+        if self.left > 0 && self.prepared.is_none() {
+            self.prepared = Some(self.begin(stop));
+        }
+    }
+
+    /// The next micro-batch on its way to the device.
+    fn begin(&mut self, stop: &dyn Fn() -> bool) -> Result<Option<Collated>, Error> {
+        self.left = self.left.saturating_sub(1);
         let mut samples = Vec::with_capacity(self.micro);
         for _ in 0..self.micro {
             let Some(sample) = next_sample(&mut self.loader, &self.dataset, stop)? else { return Ok(None) };
             samples.push(sample);
         }
-        let batch = Batch::stack(&samples, &self.geometry, self.device)?;
+        let collated = Collated::new(&samples, &self.geometry)?;
         samples.into_iter().for_each(|sample| self.loader.give_back(sample));
-        Ok(Some(batch))
+        Ok(Some(match &self.copies {
+            Some(copies) => collated.try_map(|t| copies.upload(t))?,
+            None => collated.try_map(|t| t.f_to(self.device))?,
+        }))
     }
 
     /// Lets go of the threads that load, whatever they wait for. Nothing more may be asked for.
@@ -371,5 +488,80 @@ mod tests {
         let gray = stack(&[sample(Pixels::Byte { channels: 1, values: levels })], PixelType::Byte);
         let Input::Images(gray) = gray.input else { panic!("no images") };
         assert_eq!(gray.size(), [1, 3, 2, 3], "gray alone has three channels, too");
+    }
+
+    /// A folder with images of 32 × 32 pixels and a list of them, of which the last one is cut off where `damaged`.
+    fn images(name: &str, damaged: bool) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("jcs-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let mut list = String::new();
+        for i in 0..4u8 {
+            let pixel = |x: u32, y: u32| image::Luma([(x * 7 + y * 5) as u8 ^ (i * 50)]);
+            image::GrayImage::from_fn(32, 32, pixel).save(dir.join(format!("{i}.png"))).unwrap();
+            image::GrayImage::from_fn(32, 32, |x, _| image::Luma([if x > 9 { 255 } else { 0 }]))
+                .save(dir.join(format!("{i}-mask.png")))
+                .unwrap();
+            list += &format!("{i}.png {i}-mask.png\n");
+        }
+        if damaged {
+            let whole = std::fs::read(dir.join("3.png")).unwrap();
+            std::fs::write(dir.join("3.png"), &whole[..whole.len() / 2]).unwrap();
+        }
+        std::fs::write(dir.join("list.txt"), list).unwrap();
+        dir
+    }
+
+    /// Two epochs of the images in `dir`, two micro-batches of one sample a step, in their order or not.
+    fn stream(dir: &Path, shuffle: bool) -> BatchStream {
+        let mut config = Config::default();
+        config.data.train = dir.join("list.txt");
+        config.data.size = config::Size::Square(32);
+        config.data.shuffle = shuffle;
+        let dataset = Arc::new(open_for_training(&config, &Description::of(&config)).unwrap().unwrap());
+        let plan = Plan::new(dataset.len(), &config, Batches { global: 2, micro: 1 }, &Place::ALONE).unwrap();
+        BatchStream::new(dataset, &plan, &config, Device::Cpu, 0, 4).unwrap()
+    }
+
+    #[test]
+    fn looking_ahead_changes_nothing() {
+        let dir = images("ahead", false);
+        let (mut plain, mut ahead) = (stream(&dir, true), stream(&dir, true));
+        let go_on = || false;
+        for i in 0..8 {
+            let [a, b] = [&mut plain, &mut ahead].map(|stream| stream.next_batch(&go_on).unwrap().unwrap());
+            assert_eq!(a.indices, b.indices);
+            let (Input::Images(a), Input::Images(b)) = (&a.input, &b.input) else { panic!("no images") };
+            assert!(a.equal(b));
+            ahead.look_ahead(&go_on);
+            ahead.look_ahead(&go_on);
+            assert_eq!(ahead.prepared.is_some(), i < 7, "no more batches than the plan has");
+        }
+        plain.prepare(&go_on);
+        assert!(plain.prepared.is_none(), "on a CPU nothing is prepared");
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn an_error_ahead_waits_until_the_batch_is_asked_for() {
+        let dir = images("damaged", true);
+        let mut stream = stream(&dir, false);
+        for _ in 0..3 {
+            assert!(stream.next_batch(&|| false).unwrap().is_some());
+            stream.look_ahead(&|| false);
+        }
+        let error = stream.next_batch(&|| false).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(error.contains("3.png"), "{error}");
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn the_first_samples_of_a_batch_are_a_batch() {
+        let samples = [0u8, 90, 180].map(|level| sample(Pixels::Byte { channels: 1, values: vec![level; 6] }));
+        let geometry = Geometry { pixels: PixelType::Byte, ..Geometry::imagenet(2, 3) };
+        let whole = Batch::stack(&samples, &geometry, Device::Cpu).unwrap();
+        let (first, two) = (whole.first(2), Batch::stack(&samples[..2], &geometry, Device::Cpu).unwrap());
+        let (Input::Images(a), Input::Images(b)) = (&first.input, &two.input) else { panic!("no images") };
+        assert!(a.equal(b) && first.masks.equal(&two.masks) && first.classes.equal(&two.classes));
+        assert_eq!((first.len(), first.has_mask.size()), (2, vec![2]));
     }
 }

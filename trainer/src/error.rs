@@ -1,6 +1,6 @@
 //! Everything that ends a command, and the exit code that it deserves.
 
-use crate::{checkpoint, ddp, weights};
+use crate::{checkpoint, ddp, memory, weights};
 use data_shards::remote::Blame;
 use protocol::Exit;
 use protocol::config::ConfigError;
@@ -62,6 +62,21 @@ pub enum Error {
         /// Its value.
         value: f64,
     },
+    /// There is not enough memory for a micro-batch. The weights are still those before the step.
+    #[error("step {step}: out of memory in a micro-batch of {micro_batch} samples ({problem}): {remedy}")]
+    OutOfMemory {
+        /// The step.
+        step: u64,
+        /// Samples in the micro-batch.
+        micro_batch: usize,
+        /// What libtorch says.
+        problem: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// There is not enough memory for something else.
+    #[error("out of memory: {0}")]
+    Memory(String),
     /// An output that the command was asked for cannot be written.
     #[error("cannot write {}: {source}", file.display())]
     Output {
@@ -101,6 +116,9 @@ pub enum Error {
         /// How it ended.
         source: Box<Error>,
     },
+    /// A check of `jcs doctor` came out wrong.
+    #[error("{0}")]
+    Unsound(String),
     /// The program has a mistake.
     #[error("internal error: {0}; please report it")]
     Panic(String),
@@ -112,10 +130,25 @@ impl Error {
         Error::Stage { name: name.to_owned(), source: Box::new(self) }
     }
 
+    /// What a panic says; libtorch's failures arrive so where tch has no better way.
+    pub fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
+        let text = memory::panic_text(panic);
+        if memory::is_shortage(text) {
+            return Error::Memory(memory::essence(text).to_owned());
+        }
+        // As `Debug` writes tch's error: after the first line comes libtorch's stack.
+        match text.split_once("Torch(\"").map(|(_, rest)| rest.split("\\n").next().unwrap_or(rest)) {
+            Some(message) => Error::Torch(tch::TchError::Torch(message.trim_end_matches("\")").replace("\\\"", "\""))),
+            None => Error::Panic(text.lines().next().unwrap_or_default().to_owned()),
+        }
+    }
+
     /// The exit code.
     pub fn exit(&self) -> Exit {
         match self {
             Error::Config(_) | Error::Usage(_) | Error::RunDirectory { .. } => Exit::Usage,
+            // A restart would take the same micro-batch again.
+            Error::OutOfMemory { .. } => Exit::Usage,
             // An older start that cannot be ended yet may be later.
             Error::Locked { waited: true, .. } => Exit::WorkerFailed,
             Error::Output { .. } | Error::Locked { .. } => Exit::Usage,
@@ -129,7 +162,25 @@ impl Error {
             Error::Weights(e) if e.is_bad_input() => Exit::BadData,
             Error::Checkpoint(e) => e.exit(),
             Error::Collective(e) | Error::Ddp(ddp::Error::Collective(e)) if e.is_timeout() => Exit::Hang,
+            // No driver, no library, not a GPU for each: another start will find the same.
+            Error::Collective(collectives::Error::Start { backend: "NCCL", .. }) => Exit::Usage,
             _ => Exit::WorkerFailed,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panics_are_told_in_one_line() {
+        let told = |text: &str| Error::panicked(&text.to_owned()).to_string();
+        assert_eq!(told("index out of bounds\nmore"), "internal error: index out of bounds; please report it");
+        let torch = |message: &str| {
+            format!("called `Result::unwrap()` on an `Err` value: {:?}", tch::TchError::Torch(message.into()))
+        };
+        assert_eq!(told(&torch("a \"b\" c\nframe #0: d (e)\n")), "libtorch: Internal torch error: a \"b\" c");
+        assert_eq!(told(&torch("a")), "libtorch: Internal torch error: a");
     }
 }

@@ -1,9 +1,9 @@
 //! This worker: its place in the job, its device, its peers, and the signals that reach it.
 
-use crate::Error;
-use collectives::{Alone, Collective, Label, Mpi};
+use crate::{Error, affinity, device};
+use collectives::{Alone, Collective, Compute, Label, Mpi, Nccl};
 use protocol::Exit;
-use protocol::config::{Comm, Device as DeviceName};
+use protocol::config::{Backend, Comm, Compress, Device as DeviceName};
 use protocol::env::Place;
 use protocol::message::Message;
 use protocol::side_channel::{self, SideChannel};
@@ -70,8 +70,13 @@ impl Job {
         device: DeviceName,
         comm: &Comm,
     ) -> Result<Job, Error> {
-        let device = choose_device(device, &place)?;
-        let collective = connect(&place, comm)?;
+        let (device, collective) = match place.world_size {
+            1 => {
+                refuse_lonely_world()?;
+                (device::choose(device, comm.backend, &place)?, Arc::new(Alone) as Arc<dyn Collective>)
+            }
+            _ => connect(&place, device, comm)?,
+        };
         let own = side_channel::host_name().into_bytes();
         let hosts = collective.all_gather(own, Label::new(0, "names of the hosts"))?;
         let hosts = hosts.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
@@ -110,12 +115,31 @@ impl Job {
     }
 }
 
-fn connect(place: &Place, comm: &Comm) -> Result<Arc<dyn Collective>, Error> {
-    if place.world_size == 1 {
-        refuse_lonely_world()?;
-        return Ok(Arc::new(Alone));
+/// The device, and what carries the gradients of several workers: MPI in any case, and NCCL beside it where they compute on
+/// GPUs.
+fn connect(place: &Place, device: DeviceName, comm: &Comm) -> Result<(Device, Arc<dyn Collective>), Error> {
+    let timeout = Duration::from_secs_f64(comm.timeout_s);
+    let mpi = Arc::new(connect_mpi(place, timeout)?);
+    let device = device::choose_together(device, comm.backend, place, &*mpi)?;
+    if let Device::Cuda(number) = device {
+        affinity::bind_beside_gpu(device::describe(number).as_ref(), place, &*mpi)?;
     }
-    let mpi = Mpi::start(Duration::from_secs_f64(comm.timeout_s))?;
+    let compute = match (device, comm.backend) {
+        (Device::Cuda(number), _) => Compute::Torch(number),
+        (_, Backend::Nccl) => Compute::Host,
+        _ if comm.compress == Compress::Bf16 => {
+            return Err(Error::Usage(
+                "comm.compress = bf16 works with NCCL only, and the gradients travel by MPI: comm.compress=none".into(),
+            ));
+        }
+        _ => return Ok((device, mpi)),
+    };
+    let nccl = Nccl::start(mpi, place.local_rank, compute, timeout)?;
+    Ok((device, Arc::new(nccl)))
+}
+
+fn connect_mpi(place: &Place, timeout: Duration) -> Result<Mpi, Error> {
+    let mpi = Mpi::start(timeout)?;
     if (mpi.world_size(), mpi.rank()) != (place.world_size, place.rank.0) {
         return Err(Error::Usage(format!(
             "rank {} of {} by the environment, but rank {} of {} in MPI's world: start the workers with jcs-launch, \
@@ -127,7 +151,7 @@ fn connect(place: &Place, comm: &Comm) -> Result<Arc<dyn Collective>, Error> {
         )));
     }
     refuse_other_host(place)?;
-    Ok(Arc::new(mpi))
+    Ok(mpi)
 }
 
 /// mpirun may put workers elsewhere than the launcher planned; then two of them would share a GPU.
@@ -163,25 +187,4 @@ fn refuse_lonely_world() -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// The device that `name` means for this worker.
-fn choose_device(name: DeviceName, place: &Place) -> Result<Device, Error> {
-    match name {
-        DeviceName::Cpu => Ok(Device::Cpu),
-        // Gradients travel over MPI, which takes buffers on the CPU.
-        DeviceName::Auto if place.world_size > 1 => Ok(Device::Cpu),
-        DeviceName::Cuda if place.world_size > 1 => Err(Error::Usage(
-            "run.device = cuda works for one worker only; several compute on the CPU: run.device=cpu".into(),
-        )),
-        DeviceName::Auto if !std::path::Path::new("/proc/driver/nvidia").exists() => Ok(Device::Cpu),
-        DeviceName::Auto | DeviceName::Cuda => match (torch_ext::load_cuda(), tch::Cuda::is_available(), name) {
-            (Ok(()), true, _) => Ok(Device::Cuda(place.local_rank)),
-            (_, _, DeviceName::Auto) => Ok(Device::Cpu),
-            (Err(e), _, _) => Err(Error::Usage(format!(
-                "run.device = cuda, but libtorch's CUDA half does not load ({e}); run `make setup GPU=1`"
-            ))),
-            (Ok(()), false, _) => Err(Error::Usage("run.device = cuda, but there is no usable GPU and driver".into())),
-        },
-    }
 }

@@ -4,10 +4,13 @@
 //! (loader, batches) → [`model`] → [`loss`] → [`ddp`] (gradient hooks, buckets, all-reduce) → [`optim`] →
 //! [`monitor`] and [`checkpoint`]. [`train`] puts them together.
 
+mod affinity;
 pub mod checkpoint;
 pub mod convert;
 pub mod data;
 pub mod ddp;
+mod device;
+pub mod doctor;
 mod error;
 pub mod evaluate;
 mod files;
@@ -15,6 +18,7 @@ pub mod initial;
 pub mod inspect;
 pub mod job;
 pub mod loss;
+pub mod memory;
 pub mod metrics;
 pub mod model;
 pub mod monitor;

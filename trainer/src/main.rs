@@ -32,9 +32,9 @@ fn main() -> ExitCode {
         Err(e) => return refuse(&e),
     };
     jcs::whereabouts::report(side_channel.clone());
-    // libtorch's failures to allocate arrive as panics.
+    jcs::memory::be_quiet_about_panics();
     let run = AssertUnwindSafe(|| commands::run(cli.command, place, side_channel.clone(), stop));
-    match catch_unwind(run).unwrap_or_else(|panic| Err(jcs::Error::Panic(panic_text(&*panic)))) {
+    match catch_unwind(run).unwrap_or_else(|panic| Err(jcs::Error::panicked(&*panic))) {
         Ok(exit) => exit.into(),
         Err(error) => fail(&error, &place, &side_channel),
     }
@@ -54,11 +54,6 @@ fn start_logging() {
 /// A line on standard error, as far as that takes it.
 fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("no message").lines().next().unwrap_or_default().to_owned()
 }
 
 fn refuse(error: &dyn std::error::Error) -> ExitCode {

@@ -199,6 +199,26 @@ impl Input {
             }
         }
     }
+
+    /// As [`Self::map`], with what may fail.
+    pub fn try_map<E>(&self, f: impl Fn(&Tensor) -> Result<Tensor, E>) -> Result<Input, E> {
+        Ok(match self {
+            Input::Images(t) => Input::Images(f(t)?),
+            Input::Features { vgg, res2net } => Input::Features {
+                vgg: vgg.as_ref().map(&f).transpose()?,
+                res2net: res2net.as_ref().map(&f).transpose()?,
+            },
+        })
+    }
+
+    /// Its tensors.
+    pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let (first, second) = match self {
+            Input::Images(t) => (Some(t), None),
+            Input::Features { vgg, res2net } => (vgg.as_ref(), res2net.as_ref()),
+        };
+        first.into_iter().chain(second)
+    }
 }
 
 /// What a network puts out.

@@ -70,7 +70,7 @@ fn with(
     layout: Option<Layout>,
     overlap: bool,
 ) -> Result<Reducer, ddp::Error> {
-    let settings = Settings { layout, limits: ONE_EACH, overlap };
+    let settings = Settings { layout, limits: ONE_EACH, overlap, compress: false };
     Reducer::new(collective, store, Optimizer::new(&Optim::default()), settings)
 }
 
@@ -87,7 +87,7 @@ fn accumulation_adds_and_communicates_once() {
     r.backward(&loss(1.0), 0, false).unwrap();
     assert_eq!(sent(&notes), [0usize; 0]);
     r.backward(&loss(3.0), 0, true).unwrap();
-    r.finish(4).unwrap();
+    r.finish(0.25).unwrap();
     assert_eq!(sent(&notes), [0, 1, 2]);
     let gradient = |t: &Tensor| t.grad().double_value(&[0]);
     assert_eq!([gradient(&a), gradient(&b), gradient(&c)], [1.0, 2.0, 0.5]);
@@ -104,7 +104,7 @@ fn buckets_leave_in_the_order_of_their_index_whatever_order_they_fill_in() {
     r.backward(&((&a * 2.0 + &b) * &c).sum(Kind::Float), 5, true).unwrap();
     // Each with its gradient complete: none leaves before it is full.
     assert_eq!(*notes.sent.lock().unwrap(), [(0, 2.0), (1, 1.0), (2, 3.0)]);
-    r.finish(1).unwrap();
+    r.finish(1.0).unwrap();
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn without_overlap_nothing_leaves_before_the_end() {
     let (mut r, notes) = reducer(&store, false);
     r.backward(&(&a + &b + &c).sum(Kind::Float), 0, true).unwrap();
     assert_eq!(sent(&notes), [0usize; 0]);
-    r.finish(1).unwrap();
+    r.finish(1.0).unwrap();
     assert_eq!(sent(&notes), [0, 1, 2]);
 }
 
@@ -134,7 +134,7 @@ fn a_parameter_that_the_loss_does_not_use_can_be_frozen_and_leaves_the_buckets()
     assert!(!b.requires_grad() && !a.grad().defined());
     let (mut r, notes) = reducer(&store, true);
     r.backward(&(&a * 2.0 + &c).sum(Kind::Float), 0, true).unwrap();
-    r.finish(1).unwrap();
+    r.finish(1.0).unwrap();
     assert_eq!(sent(&notes), [0, 1]);
 }
 
@@ -145,7 +145,7 @@ fn settling_moves_the_buckets_but_no_value() {
     let (mut r, _) = reducer(&store, true);
     assert_eq!(r.flats.layout().buckets, [vec![2], vec![1], vec![0]]);
     r.backward(&((&b * 2.0 + &a) * &c).sum(Kind::Float), 0, true).unwrap();
-    r.finish(1).unwrap();
+    r.finish(1.0).unwrap();
     r.flats.set_state_of(0, &[&a.detach(), &(a.detach() * 2.0)]);
     r.settle(1).unwrap();
     assert!(r.flats.layout().settled);
@@ -154,7 +154,7 @@ fn settling_moves_the_buckets_but_no_value() {
     let settled = r.flats.layout().clone();
     r.flats.zero_gradients();
     r.backward(&((&b * 2.0 + &a) * &c).sum(Kind::Float), 1, true).unwrap();
-    r.finish(1).unwrap();
+    r.finish(1.0).unwrap();
     r.settle(2).unwrap();
     assert_eq!((r.flats.layout(), c.grad().double_value(&[7])), (&settled, 9.0));
 }
@@ -165,4 +165,31 @@ fn a_layout_of_another_network_is_refused() {
     let layout = Layout { buckets: vec![vec![0], vec![7]], settled: true };
     let error = with(Arc::new(Alone), &store, Some(layout), true).err().unwrap();
     assert!(error.to_string().contains("does not fit the network"), "{error}");
+}
+
+#[test]
+fn passes_after_it_is_abandoned_send_nothing_and_leave_alone_what_travels() {
+    let (store, [a, b, c]) = store();
+    let (mut r, notes) = reducer(&store, true);
+    r.flats.zero_gradients();
+    // The bucket of `c` is on its way when the pass fails.
+    torch_ext::set_grad_hook(&a, || Err("no memory".into())).unwrap();
+    let loss = || (&a + &b + &c).sum(Kind::Float);
+    assert!(r.backward(&loss(), 0, true).is_err());
+    let (before, travels) = (sent(&notes), c.grad());
+    assert_eq!(before.first(), Some(&0));
+    r.abandon().unwrap();
+    assert!(!c.grad().defined());
+    loss().backward();
+    assert_eq!(sent(&notes), before);
+    assert_eq!((travels.double_value(&[0]), c.grad().double_value(&[0])), (1.0, 1.0));
+}
+
+#[test]
+fn it_can_be_abandoned_before_the_first_pass() {
+    let (store, [a, b, c]) = store();
+    let (mut r, notes) = reducer(&store, true);
+    r.abandon().unwrap();
+    (&a + &b + &c).sum(Kind::Float).backward();
+    assert_eq!(sent(&notes), [0usize; 0]);
 }

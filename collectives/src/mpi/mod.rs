@@ -27,6 +27,12 @@ pub struct Mpi {
 /// Slack beyond the thread's own deadline, after which the thread itself counts as stuck.
 const SLACK: Duration = Duration::from_secs(2);
 
+/// Name and version of the MPI library (`Open MPI v5.0.11`), also where MPI was not started.
+pub fn mpi_version() -> String {
+    let text = mpi::environment::library_version().unwrap_or_default();
+    text.split(',').next().unwrap_or_default().trim().to_owned()
+}
+
 impl Mpi {
     /// Initialises MPI. Each operation may take `timeout` once it is its turn.
     pub fn start(timeout: Duration) -> Result<Mpi, Error> {

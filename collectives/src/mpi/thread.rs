@@ -1,6 +1,6 @@
 //! The thread that makes all MPI calls.
 
-use crate::{Error, Label, PairSpeed, Span};
+use crate::{Error, Label, Moment, PairSpeed, Span};
 use mpi::Threading;
 use mpi::collective::SystemOperation;
 use mpi::datatype::PartitionMut;
@@ -54,8 +54,6 @@ pub(super) struct World {
 pub(super) fn run(queue: Receiver<Job>, ready: Sender<World>, timeout: Duration) {
     let Some((universe, _)) = mpi::initialize_with_threading(Threading::Funneled) else { return };
     let world = universe.world();
-    let library = mpi::environment::library_version().unwrap_or_default();
-    let library = library.split(',').next().unwrap_or_default().trim().to_owned();
     let mut thread = Thread {
         rank: world.rank() as usize,
         size: world.size() as usize,
@@ -65,7 +63,7 @@ pub(super) fn run(queue: Receiver<Job>, ready: Sender<World>, timeout: Duration)
         sum: Box::leak(Box::new(SystemOperation::sum())),
         max: Box::leak(Box::new(SystemOperation::max())),
     };
-    if ready.send(World { rank: thread.rank, size: thread.size, library }).is_err() {
+    if ready.send(World { rank: thread.rank, size: thread.size, library: super::mpi_version() }).is_err() {
         return std::mem::forget(universe);
     }
     for job in queue {
@@ -118,12 +116,13 @@ impl Thread {
     }
 
     fn all_reduce(&mut self, buffer: DeviceBuffer, label: Label) -> Result<Span, Error> {
-        let started = Instant::now();
+        let started = Moment::now();
         match buffer.kind() {
             ElementType::F32 => self.sum::<f32>(buffer, label)?,
             ElementType::F64 => self.sum::<f64>(buffer, label)?,
+            ElementType::Bf16 => return Err(self.no_bf16(label)),
         }
-        Ok(Span { started, finished: Instant::now() })
+        Ok(Span { started, finished: Moment::now() })
     }
 
     fn sum<T: Equivalence + Copy + 'static>(&mut self, mut buffer: DeviceBuffer, label: Label) -> Result<(), Error> {
@@ -155,7 +154,12 @@ impl Thread {
         match buffer.kind() {
             ElementType::F32 => self.copy_from::<f32>(buffer, root, label),
             ElementType::F64 => self.copy_from::<f64>(buffer, root, label),
+            ElementType::Bf16 => Err(self.no_bf16(label)),
         }
+    }
+
+    fn no_bf16(&self, label: Label) -> Error {
+        Error::Unfit { rank: self.rank, label, problem: "MPI knows no bfloat16".into() }
     }
 
     fn copy_from<T: Equivalence + 'static>(

@@ -231,6 +231,10 @@ impl Case<'_> {
         if self.expected.gpus == Gpus::None {
             return;
         }
+        if self.expected.gpus == Gpus::Required && answer.gpus == Some(0) && answer.driver.is_none() {
+            let found = "no GPU and no NVIDIA driver, and the configuration asks for GPUs (run.device, comm.backend)";
+            return findings.problem(Check::Gpus, found, "run.device=cpu comm.backend=mpi, or leave it out");
+        }
         let workers = self.share.workers;
         // Parts of a GPU (MIG) are not counted: where this machine has too few by this count, it says nothing.
         let counts_here = self.here.and_then(|here| here.gpus).is_some_and(|gpus| gpus >= workers);

@@ -123,6 +123,9 @@ fn gpus_are_counted_and_their_drivers_compared() {
     let said = |problem: &str, warning: &str| (problem.to_owned(), warning.to_owned());
     assert_eq!(with(Gpus::Perhaps, 4, |b| b.gpus = Some(2)), said("2 GPUs, 4 workers planned", ""));
     assert_eq!(with(Gpus::None, 4, |b| b.gpus = Some(0)), said("", ""));
+    let none: fn(&mut Answer) = |b| (b.gpus, b.driver) = (Some(0), None);
+    assert!(with(Gpus::Required, 4, none).0.starts_with("no GPU and no NVIDIA driver, and the configuration asks for"));
+    assert_eq!(with(Gpus::None, 4, none), said("", ""));
     // MIG: this machine has 4 of 5 by this count, and its workers were planned by another.
     let here = heard(Answer { shm: None, ..good("a") });
     let hosts = [Share { host: "a".into(), workers: 5 }];

@@ -1,6 +1,6 @@
 //! What a configuration wants of the hosts: its files, its data, its run directory. Pure.
 
-use protocol::config::{Config, Device, Stage};
+use protocol::config::{Backend, Config, Device, Stage};
 use std::path::Path;
 
 /// What the configuration names. Paths are as the workers see them.
@@ -33,7 +33,11 @@ impl Wanted {
             files: files.map(|file| file.to_string_lossy().into_owned()).collect(),
             data,
             run_dir: Some(config.run.dir.to_string_lossy().into_owned()),
-            cuda: config.run.device == Device::Cuda,
+            cuda: match config.run.device {
+                Device::Cuda => true,
+                Device::Auto => config.comm.backend == Backend::Nccl,
+                Device::Cpu => false,
+            },
         }
     }
 }

@@ -1,6 +1,6 @@
 //! How a global batch is divided, with the arithmetic shown where it cannot be.
 
-use super::{Config, ConfigError, GlobalBatch, Norm};
+use super::{Config, ConfigError, GlobalBatch, Norm, check};
 use crate::config::error::Place;
 
 /// The batches of a job on a given number of workers.
@@ -64,6 +64,18 @@ impl Config {
         Ok(Batches { global, micro })
     }
 
+    /// The largest micro-batch of at most `most` samples that goes with the other keys on `world_size` workers, where each step
+    /// consumes `global` samples.
+    pub fn micro_batch_up_to(&self, most: usize, world_size: usize, global: usize) -> Option<usize> {
+        let works = |micro: &usize| {
+            let mut config = self.clone();
+            config.train.micro_batch = *micro;
+            config.train.global_batch = GlobalBatch::Samples(global);
+            check::first_problem(&config).is_none() && config.plan_batches(world_size, None).is_ok()
+        };
+        (1..=most).rev().filter(|micro| global.is_multiple_of(*micro)).find(works)
+    }
+
     /// Whether a job that may come to have any of these numbers of workers can always deal its batches out. `auto` is `fixed`,
     /// that of the checkpoint that the run goes on from, else made for the most workers.
     pub fn check_batches(&self, worlds: &[usize], fixed: Option<usize>) -> Result<(), ConfigError> {
@@ -97,6 +109,7 @@ const MOST_MICRO_BATCHES: usize = 10_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{ModelKind, Size};
 
     fn config(global: usize, micro: usize) -> Config {
         let mut c = Config::default();
@@ -120,6 +133,26 @@ mod tests {
         let e = config(8, 4).plan_batches(3, None).unwrap_err().to_string();
         assert!(e.contains("2 micro-batches of 4, fewer than the 3 workers"), "{e}");
         assert!(e.contains("train.global_batch=12 works"), "{e}");
+    }
+
+    #[test]
+    fn smaller_micro_batches_divide_the_global_batch_and_leave_each_worker_one() {
+        let mut c = config(24, 12);
+        c.data.train = "list.txt".into();
+        assert_eq!(c.micro_batch_up_to(6, 2, 24), Some(6));
+        assert_eq!(c.micro_batch_up_to(5, 2, 24), Some(4));
+        assert_eq!(c.micro_batch_up_to(12, 3, 24), Some(8));
+        assert_eq!(c.micro_batch_up_to(0, 2, 24), None);
+        c.model.norm = Some(Norm::Sync);
+        assert_eq!(
+            c.micro_batch_up_to(6, 5, 40),
+            Some(4),
+            "8 of 5 or 10 of 4 micro-batches, of 5 workers as many each"
+        );
+        c.model.kind = ModelKind::Cls;
+        c.model.norm = None;
+        c.data.size = Size::Square(32);
+        assert_eq!(c.micro_batch_up_to(1, 2, 24), None, "one value a channel has no variance");
     }
 
     #[test]

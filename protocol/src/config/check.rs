@@ -1,6 +1,6 @@
 //! Which values are in range and go together. Pure.
 
-use super::{Augment, AugmentTable, Config, GlobalBatch, Metric, ModelKind, Norm};
+use super::{Augment, AugmentTable, Backend, Config, Device, GlobalBatch, Metric, ModelKind, Norm, Precision};
 use std::ops::RangeInclusive;
 
 /// Channel multipliers that make sense.
@@ -48,6 +48,9 @@ pub(super) fn first_problem(c: &Config) -> Option<(&'static str, String)> {
         }),
         rule(c.train.max_steps.is_none_or(|n| (1..=MOST_STEPS).contains(&n)), "train.max_steps", || {
             format!("must be from 1 to {MOST_STEPS}")
+        }),
+        rule(!half_on_cpu(c), "train.precision", || {
+            "fp16 (GPU) works on GPUs only, and run.device = cpu: train.precision=bf16, or run.device=cuda".into()
         }),
         rule(c.train.clip_grad_norm.is_none_or(positive), "train.clip_grad_norm", || "must be above 0".into()),
         rule(c.optim.lr.is_finite() && c.optim.lr >= 0.0, "optim.lr", || format!("{} is not a rate", c.optim.lr)),
@@ -108,6 +111,11 @@ pub(super) fn first_problem(c: &Config) -> Option<(&'static str, String)> {
         Augment::Table(table) => augment_problem(table),
         Augment::Switch(_) => None,
     })
+}
+
+/// Half precision with a scaled loss where no GPU computes. With NCCL, the CPU stands for one in tests.
+fn half_on_cpu(c: &Config) -> bool {
+    c.train.precision == Precision::Fp16 && c.run.device == Device::Cpu && c.comm.backend != Backend::Nccl
 }
 
 /// Whether the coarsest feature, at 1/32 of the input, has a variance in every micro-batch, where one is taken.

@@ -283,6 +283,20 @@ mod tests {
     }
 
     #[test]
+    fn half_precision_on_the_cpu_is_refused_but_for_the_stand_in_of_tests() {
+        let e = error(GOOD, &["train.precision=fp16", "run.device=cpu"]);
+        assert!(
+            e.starts_with("argument 'train.precision=fp16': train.precision: fp16 (GPU) works on GPUs only"),
+            "{e}"
+        );
+        assert!(e.contains("train.precision=bf16, or run.device=cuda"), "{e}");
+        for others in [&["run.device=cpu", "comm.backend=nccl"][..], &["run.device=cuda"], &[]] {
+            let overrides = others.iter().chain(&["train.precision=fp16"]).map(|s| s.to_string()).collect::<Vec<_>>();
+            assert!(parse(GOOD, Path::new("conf/x.toml"), &overrides).is_ok(), "{others:?}");
+        }
+    }
+
+    #[test]
     fn the_command_line_wins_and_paths_count_from_where_they_stand() {
         let overrides = ["data.eval=b.txt", "train.global_batch=auto", "data.size=[64, 96]", "data.augment.crop=0.1"];
         let c = parse(GOOD, Path::new("conf/x.toml"), &overrides.map(String::from)).unwrap();

@@ -355,11 +355,13 @@ pub enum Auto {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
-    /// 32-bit floating point.
+    /// 32-bit floating point; on GPUs, cuDNN's convolutions may use TF32, as is libtorch's default.
     #[default]
     Fp32,
     /// Autocast to bfloat16.
     Bf16,
+    /// Autocast to half precision with a scaled loss, on a GPU.
+    Fp16,
 }
 
 /// `[optim]`
@@ -486,6 +488,8 @@ pub struct Comm {
     pub bucket_mb: f64,
     /// Size of the first bucket, which leaves first, in MB.
     pub first_bucket_mb: f64,
+    /// What gradients travel as.
+    pub compress: Compress,
     /// Whether buckets leave while the backward pass still runs.
     pub overlap: bool,
     /// Seconds that a collective may take.
@@ -496,11 +500,24 @@ pub struct Comm {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Backend {
-    /// What suits the device.
+    /// NCCL where the workers compute on GPUs, else MPI.
     #[default]
     Auto,
-    /// MPI.
+    /// NCCL, between GPUs.
+    Nccl,
+    /// MPI, between CPUs.
     Mpi,
+}
+
+/// Values of `comm.compress`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Compress {
+    /// As they are.
+    #[default]
+    None,
+    /// As bfloat16, which halves what travels; sums are rounded to it, too. With NCCL only.
+    Bf16,
 }
 
 /// `[checkpoint]`
@@ -646,7 +663,14 @@ impl Default for Eval {
 
 impl Default for Comm {
     fn default() -> Self {
-        Comm { backend: Backend::Auto, bucket_mb: 25.0, first_bucket_mb: 1.0, overlap: true, timeout_s: 300.0 }
+        Comm {
+            backend: Backend::Auto,
+            bucket_mb: 25.0,
+            first_bucket_mb: 1.0,
+            compress: Compress::None,
+            overlap: true,
+            timeout_s: 300.0,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! `state.json`: where training was, and what it was.
 
+use crate::optim::LossScale;
 use protocol::config::Metric;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,9 @@ pub struct State {
     pub buckets: Buckets,
     /// The best checkpoint so far.
     pub best: Option<Best>,
+    /// The factor of the loss, in half precision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<LossScale>,
     /// The configuration as resolved.
     pub config: serde_json::Value,
     /// What wrote it.

@@ -5,10 +5,10 @@ use super::flats::{Flats, describe};
 use super::layout::{Layout, Limits};
 use crate::model::Store;
 use crate::optim::Optimizer;
-use collectives::{Collective, Label, Pending, Span};
+use collectives::{Collective, Label, Moment, Pending, Span};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
-use tch::Tensor;
+use std::time::Duration;
+use tch::{Kind, Tensor};
 use torch_ext::DeviceBuffer;
 
 const PHASE: &str = "gradient all-reduce";
@@ -33,8 +33,12 @@ pub struct Reducer {
     pub flats: Flats,
     limits: Limits,
     overlap: bool,
+    compress: bool,
     pass: Arc<Mutex<Pass>>,
-    backward_span: (Instant, Instant),
+    /// When the last backward pass began and ended.
+    backward_span: (Moment, Moment),
+    /// When the sums of the last step were at work.
+    sums: Vec<Span>,
 }
 
 /// How gradients are gathered and sent.
@@ -46,6 +50,30 @@ pub struct Settings {
     pub limits: Limits,
     /// Whether buckets leave while the backward pass still runs.
     pub overlap: bool,
+    /// Whether they travel, and are summed, as bfloat16.
+    pub compress: bool,
+}
+
+/// A bucket that is to leave.
+struct Parcel {
+    gradient: Tensor,
+    /// What travels in its place, where it is compressed.
+    compressed: Option<Tensor>,
+}
+
+impl Parcel {
+    /// The memory that travels.
+    fn pack(&self) -> Result<DeviceBuffer, torch_ext::Unfit> {
+        let Some(compressed) = &self.compressed else { return DeviceBuffer::new(&self.gradient) };
+        tch::no_grad(|| compressed.shallow_clone().copy_(&self.gradient));
+        DeviceBuffer::new(compressed)
+    }
+
+    fn unpack(&self) {
+        if let Some(compressed) = &self.compressed {
+            tch::no_grad(|| self.gradient.shallow_clone().copy_(compressed));
+        }
+    }
 }
 
 /// What the gradient hooks of a backward pass share.
@@ -58,8 +86,7 @@ struct Pass {
     bucket_of: Vec<usize>,
     /// Gradients that each bucket still waits for.
     missing: Vec<usize>,
-    /// The buckets' memory, taken when they leave.
-    buffers: Vec<Option<DeviceBuffer>>,
+    parcels: Vec<Parcel>,
     /// Next bucket to leave: always in the order of their index.
     next: usize,
     in_flight: Vec<Pending>,
@@ -69,25 +96,26 @@ struct Pass {
 }
 
 impl Pass {
-    fn on_gradient(&mut self, p: usize) {
+    fn on_gradient(&mut self, p: usize) -> Result<(), torch_ext::Unfit> {
         if std::mem::replace(&mut self.seen[p], true) {
-            return;
+            return Ok(());
         }
         self.order.push(p);
         self.missing[self.bucket_of[p]] -= 1;
-        if self.sending {
-            self.send_full_buckets();
-        }
+        if self.sending { self.send_full_buckets() } else { Ok(()) }
     }
 
-    fn send_full_buckets(&mut self) {
+    /// Those that are full by now leave together.
+    fn send_full_buckets(&mut self) -> Result<(), torch_ext::Unfit> {
+        let mut full = Vec::new();
         while self.next < self.missing.len() && self.missing[self.next] == 0 {
-            if let Some(buffer) = self.buffers[self.next].take() {
-                let label = Label::bucket(self.step, self.next, PHASE);
-                self.in_flight.push(self.collective.all_reduce(buffer, label));
-            }
+            full.push((self.parcels[self.next].pack()?, Label::bucket(self.step, self.next, PHASE)));
             self.next += 1;
         }
+        if !full.is_empty() {
+            self.in_flight.extend(self.collective.all_reduce_together(full));
+        }
+        Ok(())
     }
 }
 
@@ -99,7 +127,7 @@ impl Reducer {
         optimizer: Optimizer,
         settings: Settings,
     ) -> Result<Reducer, Error> {
-        let Settings { layout, limits, overlap } = settings;
+        let Settings { layout, limits, overlap, compress } = settings;
         let layout = layout.unwrap_or_else(|| Layout::guess(&describe(store), limits));
         let flats = Flats::new(store, layout, optimizer)?;
         let pass = Arc::new(Mutex::new(Pass {
@@ -108,7 +136,7 @@ impl Reducer {
             sending: false,
             bucket_of: Vec::new(),
             missing: Vec::new(),
-            buffers: Vec::new(),
+            parcels: Vec::new(),
             next: 0,
             in_flight: Vec::new(),
             order: Vec::new(),
@@ -116,22 +144,19 @@ impl Reducer {
         }));
         for p in 0..flats.parameters().len() {
             let pass = pass.clone();
-            torch_ext::set_grad_hook(flats.leaf(p), move || {
-                lock(&pass).on_gradient(p);
-                Ok(())
-            })?;
+            torch_ext::set_grad_hook(flats.leaf(p), move || lock(&pass).on_gradient(p).map_err(|e| e.to_string()))?;
         }
-        let now = Instant::now();
-        Ok(Reducer { collective, flats, limits, overlap, pass, backward_span: (now, now) })
+        let backward_span = (Moment::now(), Moment::now());
+        Ok(Reducer { collective, flats, limits, overlap, compress, pass, backward_span, sums: Vec::new() })
     }
 
     /// Runs the backward pass of `loss`, which adds to the gradients. The `last` one of a step sends
     /// the buckets; the others communicate nothing.
     pub fn backward(&mut self, loss: &Tensor, step: u64, last: bool) -> Result<(), Error> {
         self.prepare(step, last)?;
-        let started = Instant::now();
+        let started = self.collective.mark();
         loss.f_backward().map_err(|e| Error::Backward(e.to_string()))?;
-        self.backward_span = (started, Instant::now());
+        self.backward_span = (started, self.collective.mark());
         self.check_all_seen()
     }
 
@@ -150,11 +175,16 @@ impl Reducer {
         pass.in_flight.clear();
         pass.order.clear();
         pass.seen = vec![false; parameters];
-        pass.buffers.clear();
-        for gradient in self.flats.gradients() {
-            pass.buffers.push(Some(DeviceBuffer::new(gradient)?));
+        let same = |(parcel, gradient): (&Parcel, &Tensor)| parcel.gradient.data_ptr() == gradient.data_ptr();
+        if pass.parcels.len() != layout.buckets.len() || !pass.parcels.iter().zip(self.flats.gradients()).all(same) {
+            pass.parcels = self.flats.gradients().map(|gradient| self.parcel(gradient)).collect();
         }
         Ok(())
+    }
+
+    fn parcel(&self, gradient: &Tensor) -> Parcel {
+        let compressed = self.compress.then(|| gradient.empty_like().to_kind(Kind::BFloat16));
+        Parcel { gradient: gradient.shallow_clone(), compressed }
     }
 
     fn check_all_seen(&self) -> Result<(), Error> {
@@ -166,29 +196,51 @@ impl Reducer {
         }
     }
 
-    /// Waits for the sums of all buckets, and divides them by `samples`, those of all
-    /// ranks in this step: the average weighted by samples.
-    pub fn finish(&mut self, samples: usize) -> Result<StepTimes, Error> {
-        let pending = {
-            let mut pass = lock(&self.pass);
-            pass.send_full_buckets();
-            std::mem::take(&mut pass.in_flight)
-        };
-        let spans = pending.into_iter().map(Pending::wait).collect::<Result<Vec<Span>, _>>()?;
-        let times = self.measure(&spans);
-        self.flats.scale_gradients(1.0 / samples as f64);
-        Ok(times)
+    /// Waits for the sums of all buckets, and multiplies them by `factor`: one over the samples of all ranks in this step
+    /// is the average weighted by samples. On a device, what is computed from here on waits, and the host does not.
+    pub fn finish(&mut self, factor: f64) -> Result<(), Error> {
+        let mut pass = lock(&self.pass);
+        pass.send_full_buckets()?;
+        let pending = std::mem::take(&mut pass.in_flight);
+        self.sums = pending.into_iter().map(Pending::wait).collect::<Result<_, _>>()?;
+        pass.parcels.iter().for_each(Parcel::unpack);
+        drop(pass);
+        self.flats.scale_gradients(factor);
+        Ok(())
     }
 
-    fn measure(&self, spans: &[Span]) -> StepTimes {
-        let (started, ended) = self.backward_span;
-        let backward = ended - started;
-        let first = spans.first().map_or(ended, |s| s.started);
+    /// Lets go of the other ranks, for passes that are only tried after one has failed: from here on they add to gradients
+    /// and send nothing. Gradients in buckets that may still travel are replaced, as nobody may touch those. Training
+    /// cannot go on.
+    pub fn abandon(&mut self) -> Result<(), Error> {
+        let pass = lock(&self.pass);
+        let travelling = if pass.in_flight.is_empty() { 0 } else { pass.next };
+        for p in 0..self.flats.parameters().len() {
+            torch_ext::clear_grad_hook(self.flats.leaf(p))?;
+            // Before the first pass no bucket has members.
+            if pass.bucket_of.get(p).is_some_and(|bucket| *bucket < travelling) {
+                torch_ext::clear_grad(self.flats.leaf(p))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// When the last backward pass began and ended.
+    pub fn backward_span(&self) -> &(Moment, Moment) {
+        &self.backward_span
+    }
+
+    /// What the last step took. On a device it is known once the device has done it ([`Collective::settle`], and a value
+    /// that was computed afterwards).
+    pub fn times(&self) -> StepTimes {
+        let (started, ended) = &self.backward_span;
+        let backward = started.until(ended);
+        let first = self.sums.first().map_or(ended, |sum| &sum.started);
         StepTimes {
             backward,
-            communication: spans.iter().map(Span::duration).sum(),
-            exposed: spans.last().map_or(Duration::ZERO, |s| s.finished.saturating_duration_since(ended)),
-            first_start: first.saturating_duration_since(started).as_secs_f64() / backward.as_secs_f64().max(1e-9),
+            communication: self.sums.iter().map(Span::duration).sum(),
+            exposed: self.sums.last().map_or(Duration::ZERO, |sum| ended.until(&sum.finished)),
+            first_start: started.until(first).as_secs_f64() / backward.as_secs_f64().max(1e-9),
         }
     }
 

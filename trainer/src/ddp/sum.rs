@@ -3,7 +3,7 @@
 use super::Error;
 use crate::model::Group;
 use collectives::{Collective, Label};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tch::Tensor;
 use torch_ext::DeviceBuffer;
@@ -12,18 +12,24 @@ use torch_ext::DeviceBuffer;
 pub struct SharedSum {
     collective: Arc<dyn Collective>,
     step: AtomicU64,
+    alone: AtomicBool,
     failure: Mutex<Option<Error>>,
 }
 
 impl SharedSum {
     /// Sums over the ranks of `collective`.
     pub fn new(collective: Arc<dyn Collective>) -> SharedSum {
-        SharedSum { collective, step: AtomicU64::new(0), failure: Mutex::new(None) }
+        SharedSum { collective, step: AtomicU64::new(0), alone: AtomicBool::new(false), failure: Mutex::new(None) }
     }
 
     /// The step that errors name from now on.
     pub fn set_step(&self, step: u64) {
         self.step.store(step, Ordering::Relaxed);
+    }
+
+    /// From here on sums are this rank's own numbers: for passes that the others have no part in.
+    pub fn go_alone(&self) {
+        self.alone.store(true, Ordering::Relaxed);
     }
 
     /// The failure of a sum since the last call. Norms cannot report it themselves.
@@ -32,6 +38,9 @@ impl SharedSum {
     }
 
     fn try_sum(&self, tensor: &Tensor) -> Result<(), Error> {
+        if self.alone.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let label = Label::new(self.step.load(Ordering::Relaxed), "norm statistics");
         self.collective.all_reduce(DeviceBuffer::new(tensor)?, label).wait()?;
         Ok(())

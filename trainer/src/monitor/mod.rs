@@ -3,10 +3,12 @@
 //! It only writes; nothing in training depends on it. Lines of steps that a resumed run will take
 //! again are removed, so that each step appears once.
 
+mod gpu;
 mod jsonl;
 mod progress;
 mod tensorboard;
 
+pub use gpu::{GpuMeter, Usage};
 pub use jsonl::MetricsFile;
 pub use progress::ProgressReport;
 pub use tensorboard::TensorBoard;

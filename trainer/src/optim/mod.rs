@@ -4,9 +4,11 @@
 //! step is a dozen operations a bucket instead of a dozen a parameter.
 
 mod adam;
+mod loss_scale;
 mod schedule;
 mod sgd;
 
+pub use loss_scale::LossScale;
 pub use schedule::learning_rate;
 
 use adam::Adam;

@@ -6,17 +6,20 @@ mod lock;
 mod resume;
 mod save;
 mod session;
+mod shortage;
 mod step;
 mod stragglers;
 mod together;
 mod uploader;
 mod writer;
 
+pub(crate) use resume::versions;
+
 use crate::data::{self, Split};
 use crate::job::Job;
 use crate::network::Description;
 use crate::whereabouts::enter;
-use crate::{Error, files};
+use crate::{Error, device, files};
 use protocol::Exit;
 use protocol::config::{Config, Stage};
 use protocol::message::Phase;
@@ -36,6 +39,7 @@ pub fn steps_done() -> u64 {
 /// Trains as `config` says, going on from the newest checkpoint where there is one. The caller then leaves the job.
 pub fn train(config: Config, job: &Job) -> Result<Exit, Error> {
     enter(Phase::Start);
+    device::refuse_half_on_cpu(&config, job.device)?;
     let mut session = Session::open(config, job.clone())?;
     if session.is_finished() {
         session.say_finished()?;
@@ -80,6 +84,7 @@ fn go(session: &mut Session) -> Result<Exit, Error> {
 /// run directory.
 pub fn pipeline(stages: Vec<Stage>, run: &Path, job: &Job) -> Result<Exit, Error> {
     for stage in &stages {
+        device::refuse_half_on_cpu(&stage.config, job.device).map_err(|e| e.in_stage(&stage.name))?;
         check_data(stage)?;
     }
     // From before the first stage to after the last, so that two pipelines do not mix.

@@ -277,7 +277,7 @@ pub(super) fn data_state(dataset: &Dataset) -> DataState {
 }
 
 /// What runs here.
-pub(super) fn versions(job: &Job) -> Versions {
+pub(crate) fn versions(job: &Job) -> Versions {
     Versions {
         jcs: env!("CARGO_PKG_VERSION").into(),
         commit: env!("JCS_COMMIT").into(),

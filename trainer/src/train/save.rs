@@ -191,6 +191,7 @@ impl Session {
             evaluated: self.evaluated,
             buckets: resume::buckets(self.flats()),
             best: self.best,
+            loss_scale: self.loss_scale,
             config: serde_json::to_value(&self.config).unwrap_or_default(),
             versions: resume::versions(&self.job),
         }

@@ -11,21 +11,21 @@ use crate::ddp::{self, Flats, Limits, Reducer, SharedSum};
 use crate::job::Job;
 use crate::metrics::Evaluation;
 use crate::model::Group;
-use crate::monitor::{Monitor, ProgressReport};
+use crate::monitor::{GpuMeter, Monitor, ProgressReport};
 use crate::network::{Description, Network};
-use crate::optim::Optimizer;
+use crate::optim::{LossScale, Optimizer};
 use crate::whereabouts::enter;
-use crate::{Error, checkpoint, evaluate, files, initial};
+use crate::{Error, checkpoint, device, evaluate, files, initial};
 use collectives::Label;
 use data_shards::Dataset;
 use data_shards::remote::{self, Location, Patience};
-use protocol::config::{self, Batches, Config, GlobalBatch, Metric, Norm};
+use protocol::config::{self, Batches, Compress, Config, GlobalBatch, Metric, Norm, Precision};
 use protocol::message::{Phase, Progress};
 use protocol::{Exit, env};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::sync::Arc;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 /// The state of a training run on this worker.
 pub(super) struct Session {
@@ -45,6 +45,8 @@ pub(super) struct Session {
     pub(super) balance: [f64; 2],
     pub(super) monitor: Monitor,
     pub(super) progress: ProgressReport,
+    /// Of rank 0's GPU.
+    pub(super) meter: Option<GpuMeter>,
     /// Optimizer steps done.
     pub(super) step: u64,
     /// Those done before this start.
@@ -70,6 +72,8 @@ pub(super) struct Session {
     pub(super) last_eval: Option<(u64, Evaluation)>,
     pub(super) last_loss: f64,
     pub(super) stragglers: Stragglers,
+    /// In half precision.
+    pub(super) loss_scale: Option<LossScale>,
 }
 
 impl Session {
@@ -113,7 +117,7 @@ impl Session {
         ddp::same_everywhere(&*job.collective, "its parameters", &ddp::describe_parameters(&network.store))?;
         let reducer = build_reducer(&config, &job, &network, &start)?;
         let step = start.state.as_ref().map_or(0, |s| s.step);
-        let stream = BatchStream::new(train_set.clone(), &plan, &config, job.device, step, max_steps.max(step));
+        let stream = BatchStream::new(train_set.clone(), &plan, &config, job.device, step, max_steps.max(step))?;
         let monitor = match job.is_chief() {
             true => Monitor::open(&config.run.dir, step, config.monitor.tensorboard)?,
             false => Monitor::silent(),
@@ -148,6 +152,7 @@ impl Session {
             balance,
             monitor,
             progress,
+            meter: meter(&job),
             step,
             began_at: step,
             max_steps,
@@ -164,6 +169,8 @@ impl Session {
             last_eval: None,
             last_loss: f64::NAN,
             stragglers: Stragglers::default(),
+            loss_scale: (config.train.precision == Precision::Fp16)
+                .then(|| start.state.as_ref().and_then(|s| s.loss_scale).unwrap_or_default()),
             network,
             config,
             job,
@@ -485,8 +492,17 @@ fn build_reducer(config: &Config, job: &Job, network: &Network, start: &Start) -
             "optim.groups: no parameter that learns has a name that begins with '{group}.'"
         )));
     }
-    let settings = ddp::Settings { layout, limits, overlap: config.comm.overlap };
+    let compress = config.comm.compress == Compress::Bf16 && job.place.world_size > 1;
+    let settings = ddp::Settings { layout, limits, overlap: config.comm.overlap, compress };
     Ok(Reducer::new(job.collective.clone(), &network.store, optimizer, settings)?)
+}
+
+/// What rank 0's GPU is asked by.
+fn meter(job: &Job) -> Option<GpuMeter> {
+    match job.device {
+        Device::Cuda(number) if job.is_chief() => GpuMeter::open(device::describe(number)?.uuid),
+        _ => None,
+    }
 }
 
 /// What synchronised norms sum over.

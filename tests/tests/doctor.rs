@@ -1,0 +1,144 @@
+//! `jcs doctor`, alone and with other workers.
+
+use end_to_end::{last_line, stand_in, text};
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use tempfile::TempDir;
+
+fn run(folder: &Path, program: &str, args: &[&str]) -> Output {
+    let mut command = Command::new(end_to_end::binary(program));
+    command.args(args).current_dir(folder).env("OMP_NUM_THREADS", "1").stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+fn report(file: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+}
+
+fn rows<'a>(report: &'a Value, part: &str) -> &'a Vec<Value> {
+    report[part].as_array().unwrap()
+}
+
+/// Whether this machine has a GPU; what the other rows say of it is then another matter.
+fn has_gpu(report: &Value) -> bool {
+    rows(report, "step").iter().any(|row| row["device"] != "cpu" && row["verdict"] != "none")
+}
+
+#[test]
+fn alone_it_says_what_there_is_and_what_it_cannot_check() {
+    let folder = TempDir::new().unwrap();
+    let out = run(folder.path(), "jcs", &["doctor", "--device", "cpu", "--json", "report.json"]);
+    assert!(out.status.success(), "{}", text(&out));
+    let said = String::from_utf8(out.stdout.clone()).unwrap();
+    for words in ["jcs doctor: 1 worker on 1 host", "libtorch 2.13.0, Open MPI v5", "alone: ", "Nothing is wrong."] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert!(said.lines().all(|line| line.chars().count() < 102), "{said}");
+    let report = report(&folder.path().join("report.json"));
+    assert_eq!((&report["verdict"], &report["workers"]), (&"ok".into(), &1.into()));
+    let verdicts = |part: &str| rows(&report, part).iter().map(|row| row["verdict"].clone()).collect::<Vec<_>>();
+    assert_eq!(verdicts("sums"), ["none"; 6]);
+    assert_eq!(verdicts("step"), ["ok", "none"]);
+    assert_eq!(report["overlap"]["verdict"], "none");
+    let host = &rows(&report, "hosts")[0];
+    assert!(host["cores"].as_u64() >= Some(1) && host["memory_bytes"].as_u64() > Some(1 << 20), "{host}");
+    let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["report.json"]);
+}
+
+#[test]
+fn two_workers_add_up_right_and_measure() {
+    let folder = TempDir::new().unwrap();
+    let args = ["--nproc-per-node", "2", "doctor", "--backend", "mpi", "--device", "cpu", "--json", "report.json"];
+    let out = run(folder.path(), "jcs-launch", &args);
+    assert!(out.status.success(), "{}", text(&out));
+    let said = String::from_utf8(out.stdout.clone()).unwrap();
+    assert!(said.lines().all(|line| line.starts_with("[rank 0] ") && line.chars().count() < 111), "{said}");
+    let report = report(&folder.path().join("report.json"));
+    assert_eq!((&report["verdict"], &report["workers"]), (&"ok".into(), &2.into()));
+    assert_eq!(rows(&report, "hosts")[0]["ranks"], Value::from(vec![0, 1]));
+    let sizes: Vec<(u64, &str)> =
+        rows(&report, "sums").iter().map(|r| (r["bytes"].as_u64().unwrap(), r["kind"].as_str().unwrap())).collect();
+    let float = |bytes| (bytes, "float32");
+    let floats = [4 << 10, 64 << 10, 1 << 20, 16 << 20, 64 << 20].map(float);
+    assert_eq!(sizes, [&floats[..], &[(1 << 20, "float64")]].concat());
+    for row in rows(&report, "sums") {
+        let (seconds, rate) = (row["seconds"].as_f64().unwrap(), row["bus_bandwidth"].as_f64().unwrap());
+        assert!(row["verdict"] == "ok" && seconds > 0.0, "{row}");
+        let expected = row["bytes"].as_f64().unwrap() / seconds;
+        assert!((rate - expected).abs() < 1e-6 * expected, "{row}");
+    }
+    let ranks: Vec<&Value> = rows(&report, "step").iter().map(|row| &row["rank"]).collect();
+    assert_eq!(ranks, [&Value::from(0), &Value::from(1), &Value::Null]);
+    assert!(rows(&report, "step").iter().take(2).all(|row| row["verdict"] == "ok" && row["weights_difference"] == 0.0));
+    let overlap = &report["overlap"];
+    assert!(overlap["verdict"] == "ok" && overlap["weights_difference"].as_f64() <= Some(1e-3), "{overlap}");
+    let (on, off) = (&overlap["rows"][0], &overlap["rows"][1]);
+    assert!(on["overlap"] == true && off["overlap"] == false && on["communication"].as_f64() > Some(0.0), "{overlap}");
+    // Without overlap all of it is seen.
+    assert!(off["hidden"].as_f64() < Some(0.2), "{overlap}");
+}
+
+#[test]
+fn the_whole_of_it_runs_over_the_stand_ins() {
+    let Some(libraries) = stand_in::build("the_whole_of_it_runs_over_the_stand_ins") else { return };
+    let folder = TempDir::new().unwrap();
+    let doctor = |workers: &str, fault: &str| {
+        let args =
+            ["--nproc-per-node", workers, "doctor", "--backend", "nccl", "--device", "cpu", "--json", "report.json"];
+        let mut command = Command::new(end_to_end::binary("jcs-launch"));
+        command.args(args).current_dir(folder.path()).env("OMP_NUM_THREADS", "1").stdin(Stdio::null());
+        command.env("LD_LIBRARY_PATH", &libraries).env("STAND_IN_DIR", folder.path()).env("STAND_IN_FAULT", fault);
+        command.output().unwrap()
+    };
+    for workers in ["1", "2", "4"] {
+        let out = doctor(workers, "");
+        assert!(out.status.success(), "{}", text(&out));
+        assert_eq!(stand_in::violations(folder.path()), [""; 0], "{}", text(&out));
+        let report = report(&folder.path().join("report.json"));
+        assert_eq!(report["verdict"], "ok", "{report}");
+        assert!(
+            report["collectives"].as_str().unwrap().starts_with(if workers == "1" { "alone" } else { "nccl (2." }),
+            "{}",
+            report["collectives"]
+        );
+        let host = &rows(&report, "hosts")[0];
+        assert_eq!((rows(host, "gpus").len(), &host["no_nccl"]), (8, &Value::Null), "{host}");
+        assert!(host["gpus"][0]["name"].as_str().unwrap().contains("stand-in"), "{host}");
+        let verdict = if workers == "1" { "none" } else { "ok" };
+        assert!(rows(&report, "sums").iter().all(|row| row["verdict"] == verdict), "{report}");
+        assert_eq!(report["overlap"]["verdict"], verdict, "{report}");
+    }
+    let out = doctor("2", "rank=1,op=20,error=system");
+    assert_eq!(out.status.code(), Some(4), "{}", text(&out));
+    assert!(last_line(&out).contains("NCCL failed"), "{}", text(&out));
+}
+
+#[test]
+fn what_cannot_be_had_is_refused_in_one_line() {
+    let folder = TempDir::new().unwrap();
+    let probe = run(folder.path(), "jcs", &["doctor", "--json", "report.json"]);
+    assert!(probe.status.success(), "{}", text(&probe));
+    if has_gpu(&report(&folder.path().join("report.json"))) {
+        return end_to_end::say("this machine has a GPU: nothing to refuse");
+    }
+    for args in [["--backend", "nccl"], ["--device", "cuda"]] {
+        let alone = run(folder.path(), "jcs", &[&["doctor"], &args[..]].concat());
+        assert_eq!(alone.status.code(), Some(2), "{}", text(&alone));
+        let said = String::from_utf8_lossy(&alone.stderr).into_owned();
+        assert!(said.trim_end().lines().count() == 1 && said.contains("but libcuda.so.1"), "{said}");
+        let both = run(folder.path(), "jcs-launch", &[&["--nproc-per-node", "2", "doctor"], &args[..]].concat());
+        assert_eq!(both.status.code(), Some(2), "{}", text(&both));
+        let last = last_line(&both);
+        assert!(last.contains("libcuda.so.1") || last.contains("shows no GPU"), "{}", text(&both));
+        assert!(both.stdout.is_empty(), "{}", text(&both));
+    }
+    let nowhere = run(folder.path(), "jcs", &["doctor", "--device", "cpu", "--json", "none/report.json"]);
+    assert_eq!(nowhere.status.code(), Some(2), "{}", text(&nowhere));
+    assert!(
+        nowhere.stdout.is_empty() && last_line(&nowhere).contains("cannot write none/report.json"),
+        "{}",
+        text(&nowhere)
+    );
+}
