@@ -46,8 +46,8 @@ install_set() { # NAME: downloads the wheels of NAME.txt and unpacks them into .
 install_set cpu
 if [ "${GPU:-0}" = 1 ]; then
   install_set gpu
-  # cudarc looks for libnccl.so; the wheel has only libnccl.so.2.
-  ln -sfn libnccl.so.2 "$deps/nvidia/nccl/lib/libnccl.so"
+  # cudarc looks for libnccl.so, and the programs' rpath leads to libtorch's libraries; the wheel has only libnccl.so.2, elsewhere.
+  ln -sfn ../../nvidia/nccl/lib/libnccl.so.2 "$deps/libtorch/lib/libnccl.so"
 fi
 
 # What the build links against: without libtorch_cuda.so, which is loaded only where a GPU is asked for.

@@ -8,7 +8,7 @@ use collectives::{Alone, Collective, Compute, Error, Label, Mpi, Nccl, Pending, 
 use cudarc::driver::sys as cuda;
 use end_to_end::stand_in;
 use std::ffi::c_void;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -266,9 +266,17 @@ fn a_failure_names_rank_step_and_bucket_and_ends_what_is_in_flight() {
 #[test]
 fn two_ranks_on_one_gpu_and_a_rank_without_one_are_refused_everywhere() {
     let test = "two_ranks_on_one_gpu_and_a_rank_without_one_are_refused_everywhere";
+    const REFUSALS: &str = "JCS_TEST_REFUSALS";
     if role().is_some() {
         let error = start(Compute::Host, 10).unwrap_err();
-        println!("refused: {error}");
+        let folder = PathBuf::from(std::env::var_os(REFUSALS).unwrap());
+        std::fs::write(folder.join(std::env::var("OMPI_COMM_WORLD_RANK").unwrap()), error.to_string()).unwrap();
+        // The first to leave takes the other with it.
+        let both = || std::fs::read_dir(&folder).unwrap().count() == 2;
+        let patient = Instant::now();
+        while !both() && patient.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         leave_now(7);
     }
     for (variable, words) in [
@@ -276,12 +284,15 @@ fn two_ranks_on_one_gpu_and_a_rank_without_one_are_refused_everywhere() {
         ("STAND_IN_GPUS=1", "there is no GPU 1 for this worker"),
     ] {
         let (name, value) = variable.split_once('=').unwrap();
-        let variables = [(name, value.to_owned())];
+        let folder = tempfile::tempdir().unwrap();
+        let variables = [(name, value.to_owned()), (REFUSALS, folder.path().display().to_string())];
         let Some((out, complaints)) = (Ranks { ranks: 2, test, role: "same", variables: &variables }).run() else {
             return;
         };
-        let text = text(&out);
-        assert!(text.contains(words), "{variable}: {text}");
+        for rank in ["0", "1"] {
+            let refusal = std::fs::read_to_string(folder.path().join(rank)).unwrap_or_default();
+            assert!(refusal.contains(words), "{variable}, rank {rank}: {refusal}: {}", text(&out));
+        }
         assert_eq!(complaints, "");
     }
 }

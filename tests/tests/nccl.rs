@@ -51,7 +51,7 @@ impl StandIn {
 #[test]
 fn two_workers_equal_those_over_mpi_bit_for_bit() {
     let Some(s) = StandIn::new("two_workers_equal_those_over_mpi_bit_for_bit") else { return };
-    // A synchronised norm sums inside of passes; small buckets make many launches.
+    // Small buckets make many launches.
     for (name, settings) in [
         ("plain", vec![]),
         ("buckets", vec!["comm.bucket_mb=0.05", "comm.first_bucket_mb=0.01"]),
@@ -97,10 +97,13 @@ fn four_workers_are_close_to_those_over_mpi_and_to_one() {
 #[test]
 fn synchronised_norms_and_classes_work_too() {
     let Some(s) = StandIn::new("synchronised_norms_and_classes_work_too") else { return };
-    let settings = ["model.norm=sync", "train.max_steps=4"];
-    s.train(2, "nccl", &settings);
-    s.bench.train(2, "mpi", &settings);
-    assert!(s.bench.weights("nccl", 4) == s.bench.weights("mpi", 4), "weights differ");
+    for (name, setting) in [("sync", "model.norm=sync"), ("cls", "model.kind=cls")] {
+        let (nccl, mpi) = (format!("nccl-{name}"), format!("mpi-{name}"));
+        let settings = [setting, "train.max_steps=4"];
+        s.train(2, &nccl, &settings);
+        s.bench.train(2, &mpi, &settings);
+        assert!(s.bench.weights(&nccl, 4) == s.bench.weights(&mpi, 4), "{name}: weights differ");
+    }
 }
 
 #[test]

@@ -16,7 +16,10 @@ pub(crate) fn choose(name: DeviceName, backend: Backend, place: &Place) -> Resul
     }
     match (gpu(place), wanted(name, backend)) {
         (Ok(device), _) => Ok(device),
-        (Err(_), None) => Ok(Device::Cpu),
+        (Err(problem), None) => {
+            tracing::info!("no GPU is used: {problem}");
+            Ok(Device::Cpu)
+        }
         (Err(problem), Some(wanted)) => Err(Error::Usage(format!("{wanted}, but {problem}"))),
     }
 }
@@ -73,8 +76,10 @@ pub(crate) fn describe(number: usize) -> Option<Gpu> {
 
 /// Half precision needs a GPU; its kernels on the CPU are for tests with the stand-in for NCCL.
 pub(crate) fn refuse_half_on_cpu(config: &Config, device: Device) -> Result<(), Error> {
+    let for_tests = || collectives::gpus().is_ok_and(|driver| driver.gpus.iter().any(|gpu| gpu.stand_in));
     match (config.train.precision, device, config.comm.backend) {
-        (Precision::Fp16, Device::Cpu, Backend::Auto | Backend::Mpi) => Err(Error::Usage(
+        (Precision::Fp16, Device::Cpu, Backend::Nccl) if for_tests() => Ok(()),
+        (Precision::Fp16, Device::Cpu, _) => Err(Error::Usage(
             "train.precision = fp16 (GPU) works on GPUs only, and this worker computes on the CPU: train.precision=bf16, or a \
              host with GPUs"
                 .into(),

@@ -75,7 +75,7 @@ pub enum Error {
         remedy: String,
     },
     /// There is not enough memory for something else.
-    #[error("out of memory: {0}")]
+    #[error("out of memory: {0}; make train.micro_batch or data.size smaller, or start fewer workers on this host")]
     Memory(String),
     /// An output that the command was asked for cannot be written.
     #[error("cannot write {}: {source}", file.display())]

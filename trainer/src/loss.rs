@@ -46,7 +46,8 @@ pub fn classification(
     weights: &Loss,
 ) -> Tensor {
     let samples = logits.size()[0] as f64;
-    let balance = Tensor::from_slice(&balance).to_kind(Kind::Float).to_device(logits.device());
+    // Made there: a copy would wait for all that the device has been asked for.
+    let balance = Tensor::cat(&balance.map(|weight| Tensor::full([1], weight, (Kind::Float, logits.device()))), 0);
     let log_p = logits.log_softmax(1, Kind::Float);
     let loss = (&targets.classes * balance * log_p).sum(Kind::Float) * (-weights.cross_entropy / samples);
     if weights.pixel == 0.0 {

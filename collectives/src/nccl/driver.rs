@@ -28,7 +28,7 @@ const CALLED: [&str; 21] = [
     "cuEventRecord",
     "cuEventQuery",
     "cuEventDestroy_v2",
-    "cuEventElapsedTime",
+    "cuEventElapsedTime_v2",
     "cuGetErrorString",
 ];
 
@@ -293,8 +293,8 @@ impl Event {
         self.device.enter().ok()?;
         let mut milliseconds = 0f32;
         // SAFETY: both are live, the out-pointer is of a live variable.
-        let result = unsafe { sys::cuEventElapsedTime(&raw mut milliseconds, self.raw, later.raw) };
-        check("cuEventElapsedTime", result).ok()?;
+        let result = unsafe { sys::cuEventElapsedTime_v2(&raw mut milliseconds, self.raw, later.raw) };
+        check("cuEventElapsedTime_v2", result).ok()?;
         Duration::try_from_secs_f64(f64::from(milliseconds.max(0.0)) / 1e3).ok()
     }
 }

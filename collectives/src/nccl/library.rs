@@ -51,7 +51,10 @@ pub(super) enum State {
 fn check(call: &'static str, comm: sys::ncclComm_t, result: Result<NcclStatus, NcclError>) -> Result<State, Problem> {
     match result {
         Ok(NcclStatus::InProgress) => Ok(State::InProgress),
-        Ok(_) => Ok(State::Ready),
+        Ok(NcclStatus::Success) => Ok(State::Ready),
+        Ok(NcclStatus::NumResults) => {
+            Err(Problem::Failed { call, text: "a result that this program does not know".into(), last: String::new() })
+        }
         Err(NcclError(code)) => {
             // SAFETY: both return a string of the library's, or null.
             let (text, last) = unsafe { (words(sys::ncclGetErrorString(code)), words(sys::ncclGetLastError(comm))) };

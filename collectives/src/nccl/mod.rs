@@ -111,7 +111,7 @@ impl Nccl {
         let mine = opened.as_ref().map(|(.., uuid)| Introduction { host: host.clone(), uuid: *uuid });
         meet(&*control, &mine.map_err(|problem| format!("{host}: {problem}"))).map_err(failed)?;
         let (version, device, _) = opened.map_err(failed)?;
-        let communicator = connect(&*control, &device, timeout)?;
+        let communicator = connect(&*control, &device, timeout.min(CONNECT))?;
         let shared = Shared::new(control.rank(), timeout, compute, device, communicator);
         let shared = Arc::new(shared.map_err(|e| failed(e.to_string()))?);
         let watcher = watch::start(shared.clone()).map_err(|e| failed(format!("no thread ({e})")))?;
@@ -124,7 +124,7 @@ impl Nccl {
         labels: &[Label],
         launch: impl Fn(&Communicator, &[DeviceBuffer], &Stream) -> Result<(), library::Problem>,
     ) -> Result<Arc<Operation>, Error> {
-        let label = labels.first().copied().unwrap_or(Label::new(0, "nothing"));
+        let label = labels.first().copied().unwrap_or(NOTHING);
         self.shared.check(label)?;
         if let Some(problem) = buffers.iter().find_map(|buffer| self.unfit(buffer)) {
             return Err(Error::Unfit { rank: self.rank(), label, problem });
@@ -158,7 +158,8 @@ impl Nccl {
             let Some(communicator) = &*communicator else { return Err(Failure::Gone) };
             launch(communicator, &buffers, &shared.transport)?;
             // The first launch connects the ranks. What is recorded before it is done would not be behind it.
-            shared.until_ready(communicator)?;
+            let label = labels.first().copied().unwrap_or(NOTHING);
+            during(label, || shared.until_ready(communicator))?;
         }
         let operation = Operation::new(labels, buffers, started, shared.transport.record()?);
         shared.watch(operation.clone());
@@ -180,6 +181,11 @@ impl Nccl {
         })
     }
 }
+
+/// Of a launch without buffers.
+const NOTHING: Label = Label::new(0, "nothing");
+/// The ranks come to the connecting at the same time, however long their operations may take later.
+const CONNECT: Duration = Duration::from_secs(600);
 
 /// Loads the libraries and opens the device.
 fn open(number: usize, compute: Compute) -> Result<(usize, Arc<Device>, [u8; 16]), String> {
@@ -262,7 +268,7 @@ fn connect(control: &dyn Collective, device: &Device, timeout: Duration) -> Resu
     match ready {
         Ok(()) => Ok(communicator),
         Err(e) => {
-            communicator.abort();
+            watch::end_at_once(communicator);
             Err(e)
         }
     }

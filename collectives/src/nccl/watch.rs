@@ -6,7 +6,7 @@ use super::library::{self, Communicator, State};
 use crate::waiting::during;
 use crate::{Error, Label};
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 use torch_ext::DeviceBuffer;
 
@@ -86,6 +86,8 @@ pub(super) struct Shared {
 
 const SHORTEST: Duration = Duration::from_micros(20);
 const LONGEST: Duration = Duration::from_micros(500);
+/// How long an abort is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Shared {
     pub(super) fn new(
@@ -173,9 +175,9 @@ impl Shared {
 
     /// Waits until nothing is in flight.
     pub(super) fn settle(&self) -> Result<(), Error> {
-        let Some(label) = self.flight().operations.front().map(|operation| operation.label()) else {
-            return self.check(Label::new(0, "end of the collectives"));
-        };
+        let first = self.flight().operations.front().map(|operation| operation.label());
+        let label = first.unwrap_or(Label::new(0, "end of the collectives"));
+        // Also where nothing is left, so that all ranks count the same waits.
         during(label, || {
             let mut flight = self.flight();
             while !flight.operations.is_empty() && flight.failure.is_none() {
@@ -206,7 +208,7 @@ impl Shared {
         };
         self.changed.notify_all();
         if let Some(communicator) = self.communicator().take() {
-            communicator.abort();
+            end_at_once(communicator);
         }
         first
     }
@@ -228,7 +230,7 @@ impl Shared {
         self.flight().closed = true;
         self.changed.notify_all();
         if let Some(communicator) = self.communicator().take() {
-            communicator.abort();
+            end_at_once(communicator);
         }
     }
 
@@ -239,6 +241,18 @@ impl Shared {
             Failure::Broken(problem) => Error::Failed { rank, label, problem: problem.clone() },
             Failure::Gone => Error::Broken { rank, label },
         }
+    }
+}
+
+/// Aborts it on a thread of its own: where NCCL's abort does not come back, whoever has an error to tell still tells it.
+pub(super) fn end_at_once(communicator: Communicator) {
+    let (done, ended) = mpsc::channel();
+    let abort = move || {
+        communicator.abort();
+        let _ = done.send(());
+    };
+    if std::thread::Builder::new().name("nccl-abort".into()).spawn(abort).is_ok() {
+        let _ = ended.recv_timeout(PATIENCE);
     }
 }
 

@@ -39,6 +39,8 @@ pub(super) struct StepReport {
 struct Mine {
     losses: Vec<Tensor>,
     data: Duration,
+    /// The part of it that came after the backward pass.
+    ahead: Duration,
     started: Moment,
     /// How long it waited for other ranks before it had its own gradients.
     waited: Duration,
@@ -72,10 +74,11 @@ impl Session {
         let scaled = self.loss_scale.map(|scale| (scale.scale, !finite));
         let diverged = |what, value| Err(Error::Diverged { step: self.step + 1, what, value });
         match self.loss_scale.map(|scale| scale.after(finite)) {
-            Some(Some(next)) => self.loss_scale = Some(next),
-            None | Some(None) if !loss.is_finite() => return diverged("loss", loss),
-            None | Some(None) if !finite => return diverged("gradient norm", gradient_norm),
-            None | Some(None) => {}
+            // An overflow that a smaller scale may help; a loss without one is as it is.
+            Some(Some(next)) if !finite || loss.is_finite() => self.loss_scale = Some(next),
+            _ if !loss.is_finite() => return diverged("loss", loss),
+            _ if !finite => return diverged("gradient norm", gradient_norm),
+            _ => {}
         }
         enter(Phase::Update);
         self.step += 1;
@@ -122,24 +125,28 @@ impl Session {
             losses.push(self.within_memory(&shaped, |session| session.pass(&shaped, i + 1 == count))?);
         }
         let waited = collectives::waits().took.saturating_sub(waited);
-        let scale = self.loss_scale.map_or(1.0, |scale| scale.scale);
-        self.reducer.finish(1.0 / (self.batches.global as f64 * scale))?;
-        data += self.look_ahead();
-        Ok(Some(Mine { losses, data, started, waited }))
+        // Weighted by samples: the sum over all micro-batches of all ranks is divided by the global batch.
+        let factor = self.batches.micro as f64 / (self.weight() * self.batches.global as f64);
+        self.reducer.finish(factor)?;
+        let ahead = self.look_ahead();
+        Ok(Some(Mine { losses, data: data + ahead, ahead, started, waited }))
     }
 
     /// Forward and backward over a micro-batch, the `last` one of this step or not. Returns its loss.
     fn pass(&mut self, batch: &Batch, last: bool) -> Result<Tensor, Error> {
         let loss = self.loss(batch)?;
         enter(Phase::Backward);
-        // Weighted by samples: the sum over all micro-batches of all ranks is divided by the global batch.
-        let weight = self.batches.micro as f64 * self.loss_scale.map_or(1.0, |scale| scale.scale);
         let value = loss.detach();
-        let passed = self.reducer.backward(&(loss * weight), self.step, last);
+        let passed = self.reducer.backward(&(loss * self.weight()), self.step, last);
         // Where a norm's sum failed, that is the cause of what the pass says.
         self.sums.as_ref().map_or(Ok(()), |sums| sums.check())?;
         passed?;
         Ok(value)
+    }
+
+    /// The factor of a micro-batch's mean loss in the backward pass: its samples, or the scale of half precision.
+    fn weight(&self) -> f64 {
+        self.loss_scale.map_or(self.batches.micro as f64, |scale| scale.scale)
     }
 
     /// Gets the next step's first micro-batch while a GPU computes what it was asked for. Returns how long that took.
@@ -228,7 +235,7 @@ impl Session {
     fn meet(&self, mine: &Mine, gradient_norm: f64) -> Result<Met, Error> {
         let flag = |set: bool| f64::from(u8::from(set));
         let until = mine.started.until(&self.reducer.backward_span().1);
-        let own = until.saturating_sub(mine.waited) / mine.losses.len().max(1) as u32;
+        let own = (until.saturating_sub(mine.waited) + mine.ahead) / mine.losses.len().max(1) as u32;
         let head: [f64; HEAD] = [flag(self.job.asked_to_stop()), own.as_secs_f64(), flag(gradient_norm.is_finite())];
         let losses: Vec<f64> = mine.losses.iter().map(|loss| loss.double_value(&[])).collect();
         let bytes = head.iter().chain(&losses).flat_map(|x| x.to_le_bytes()).collect();
