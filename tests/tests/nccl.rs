@@ -139,17 +139,18 @@ fn half_precision_scales_the_loss_skips_overflows_and_resumes_with_the_scale() {
 #[test]
 fn a_failure_ends_the_job_with_rank_step_and_bucket() {
     let name = "a_failure_ends_the_job_with_rank_step_and_bucket";
-    for (fault, code, words) in [
-        ("rank=1,op=120,error=system", 4, "NCCL failed"),
-        ("rank=1,op=120,return=internal", 4, "NCCL failed in nccl"),
-        ("rank=1,op=120,hang", 5, "within 4 s"),
+    for (fault, code, culprit, words) in [
+        ("rank=1,op=120,error=system", 4, "rank 1 on ", "NCCL failed"),
+        ("rank=1,op=120,return=internal", 4, "rank 1 on ", "NCCL failed in nccl"),
+        // Both miss the deadline; whichever is first is named.
+        ("rank=1,op=120,hang", 5, "rank ", "within 4 s"),
     ] {
         let Some(s) = StandIn::new(name) else { return };
         let settings = ["comm.timeout_s=4", "comm.bucket_mb=0.05", "comm.first_bucket_mb=0.01"];
         let out = s.with_fault(fault, &["--max-restarts", "0"], &settings);
         assert_eq!(out.status.code(), Some(code), "{fault}: {}", text(&out));
         let last = last_line(&out);
-        let parts = ["rank ", "step ", "bucket ", "gradient all-reduce", words];
+        let parts = [culprit, "step ", "bucket ", "gradient all-reduce", words];
         assert!(parts.iter().all(|part| last.contains(part)), "{fault}: {last}");
     }
 }
@@ -189,13 +190,22 @@ fn with_real_nccl_and_no_gpu_preflight_says_so_and_auto_takes_mpi() {
         Err(why) => return skip(test, &why),
     };
     let bench = Bench::new();
-    // As `make setup GPU=1` does: the wheel has no libnccl.so.
+    // The wheel has no libnccl.so.
     symlink(nvidia.join("nccl/lib/libnccl.so.2"), bench.path().join("libnccl.so")).unwrap();
     let libraries = format!("{}:{}", bench.path().display(), nvidia.join("cu13/lib").display());
     let run = |settings: &[&str]| {
         let arguments = [&["--nproc-per-node", "2", "small.toml", "run.dir=run"], settings].concat();
         bench.command("jcs-launch", &arguments).env("LD_LIBRARY_PATH", &libraries).output().unwrap()
     };
+    // They are there, and load.
+    let mut doctor = bench.command("jcs", &["doctor", "--json", "report.json"]);
+    let out = doctor.env("LD_LIBRARY_PATH", &libraries).output().unwrap();
+    assert!(out.status.success(), "{}", text(&out));
+    let report = std::fs::read_to_string(bench.path().join("report.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let host = &report["hosts"][0];
+    assert!(host["nccl"].as_str().is_some_and(|version| version.starts_with("2.")), "{host}");
+    assert_eq!(host["no_nccl"], serde_json::Value::Null, "{host}");
     let out = run(&["run.device=auto", "comm.backend=nccl"]);
     assert_eq!(out.status.code(), Some(6), "{}", text(&out));
     assert!(last_line(&out).contains("no GPU and no NVIDIA driver"), "{}", text(&out));

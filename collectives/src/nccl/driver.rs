@@ -40,7 +40,7 @@ const STAND_IN: &str = "host memory (stand-in)";
 pub(super) enum Problem {
     #[error("libcuda.so.1, the driver's library, does not load: there is no NVIDIA driver on this machine")]
     NoDriver,
-    #[error("libcuda.so.1 has no function {0}: the driver is too old")]
+    #[error("libcuda.so.1 has no function {0}: the driver is too old, 580 or newer is needed")]
     Lacks(&'static str),
     #[error("the driver failed in {call}: {text} (code {code})")]
     Failed { call: &'static str, text: String, code: u32 },

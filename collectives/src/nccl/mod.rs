@@ -109,7 +109,7 @@ impl Nccl {
         let opened = open(device, compute);
         // Whatever happened here, the others hear of it: none waits for a rank that has given up.
         let mine = opened.as_ref().map(|(.., uuid)| Introduction { host: host.clone(), uuid: *uuid });
-        meet(&*control, &mine.map_err(|problem| format!("{host}: {problem}"))).map_err(failed)?;
+        meet(&*control, &mine.map_err(|problem| format!("{host}: {problem}")))?;
         let (version, device, _) = opened.map_err(failed)?;
         let communicator = connect(&*control, &device, timeout.min(CONNECT))?;
         let shared = Shared::new(control.rank(), timeout, compute, device, communicator);
@@ -203,27 +203,28 @@ fn open(number: usize, compute: Compute) -> Result<(usize, Arc<Device>, [u8; 16]
 }
 
 /// Tells the others which GPU this rank has, or why it has none, and sees to it that all have one of their own.
-fn meet(control: &dyn Collective, mine: &Result<Introduction, String>) -> Result<(), String> {
+fn meet(control: &dyn Collective, mine: &Result<Introduction, String>) -> Result<(), Error> {
+    let failed = |problem: String| Error::Start { backend: "NCCL", problem };
     let bytes = match mine {
         Ok(Introduction { host, uuid }) => [&[1], &uuid[..], host.as_bytes()].concat(),
         Err(problem) => [&[0], problem.as_bytes()].concat(),
     };
-    let all = control.all_gather(bytes, Label::new(0, "GPUs of the ranks")).map_err(|e| e.to_string())?;
+    let all = control.all_gather(bytes, Label::new(0, "GPUs of the ranks"))?;
     let mut seen: Vec<(&[u8], usize)> = Vec::new();
     for (rank, bytes) in all.iter().enumerate() {
         let words = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let (uuid, host) = match bytes.split_first() {
             Some((1, rest)) if rest.len() >= 16 => rest.split_at(16),
-            Some((_, problem)) => return Err(format!("rank {rank} on {}", words(problem))),
-            None => return Err(format!("rank {rank} said nothing of its GPU")),
+            Some((_, problem)) => return Err(failed(format!("rank {rank} on {}", words(problem)))),
+            None => return Err(failed(format!("rank {rank} said nothing of its GPU"))),
         };
         if let Some((_, other)) = seen.iter().find(|(its, _)| *its == uuid) {
-            return Err(format!(
+            return Err(failed(format!(
                 "ranks {other} and {rank} have the same GPU on {} (UUID {}): start at most one worker a GPU \
                  (--nproc-per-node), and look at CUDA_VISIBLE_DEVICES",
                 words(host),
                 hexadecimal(uuid)
-            ));
+            )));
         }
         seen.push((uuid, rank));
     }
@@ -237,10 +238,12 @@ fn hexadecimal(bytes: &[u8]) -> String {
 /// Connects the ranks: rank 0's unique id reaches all, and each waits until NCCL is ready, or the deadline.
 fn connect(control: &dyn Collective, device: &Device, timeout: Duration) -> Result<Communicator, Error> {
     let failed = |problem: String| Error::Start { backend: "NCCL", problem };
-    let label = Label::new(0, "NCCL's unique id");
+    // What a later start may not meet again.
+    let label = Label::new(0, "ncclCommInitRank");
+    let broken = |problem: String| Error::Failed { rank: control.rank(), label, problem };
     let id = if control.rank() == 0 { Some(UniqueId::new()) } else { None };
     let bytes = id.as_ref().map_or(Vec::new(), |id| id.as_ref().map_or(Vec::new(), UniqueId::bytes));
-    let all = control.all_gather(bytes, label)?;
+    let all = control.all_gather(bytes, Label::new(0, "NCCL's unique id"))?;
     if let Some(Err(problem)) = id {
         return Err(failed(problem.to_string()));
     }
@@ -248,8 +251,8 @@ fn connect(control: &dyn Collective, device: &Device, timeout: Duration) -> Resu
     let id = id.ok_or_else(|| failed("rank 0 made no unique id".into()))?;
     device.enter().map_err(|e| failed(e.to_string()))?;
     let communicator =
-        Communicator::begin(id, control.rank(), control.world_size()).map_err(|e| failed(e.to_string()))?;
-    let (began, label) = (Instant::now(), Label::new(0, "ncclCommInitRank"));
+        Communicator::begin(id, control.rank(), control.world_size()).map_err(|e| broken(e.to_string()))?;
+    let began = Instant::now();
     let ready = during(label, || {
         loop {
             match communicator.state() {
@@ -259,9 +262,7 @@ fn connect(control: &dyn Collective, device: &Device, timeout: Duration) -> Resu
                     let seconds = timeout.as_secs_f64();
                     return Err(Error::Timeout { rank: control.rank(), label, seconds });
                 }
-                Err(problem) => {
-                    return Err(Error::Failed { rank: control.rank(), label, problem: problem.to_string() });
-                }
+                Err(problem) => return Err(broken(problem.to_string())),
             }
         }
     });
