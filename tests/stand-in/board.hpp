@@ -20,7 +20,7 @@
 
 namespace stand_in {
 
-enum class Kind : std::uint32_t { all_reduce, broadcast, all_gather };
+enum class Kind : std::uint32_t { all_reduce, broadcast };
 
 // What all ranks must agree on.
 struct Signature {
@@ -29,15 +29,18 @@ struct Signature {
   // Root of a broadcast; 1 in a reduction to the larger.
   std::int32_t detail;
   std::uint64_t count;
+  // In its group, itself among them: ranks whose groups differ are not at the same operation, for NCCL orders a group anew.
+  std::uint64_t left = 1;
   bool operator==(const Signature&) const = default;
 };
 
 inline std::string described(const Signature& what) {
-  static constexpr const char* kinds[] = {"all-reduce", "broadcast", "all-gather"};
-  std::string text = kinds[static_cast<std::uint32_t>(what.kind) % 3];
+  static constexpr const char* kinds[] = {"all-reduce", "broadcast"};
+  std::string text = kinds[static_cast<std::uint32_t>(what.kind) % 2];
   if (what.kind == Kind::all_reduce) text += what.detail ? " (max)" : " (sum)";
   if (what.kind == Kind::broadcast) text += " from rank " + std::to_string(what.detail);
-  return text + " of " + std::to_string(what.count) + " elements of type " + std::to_string(what.type);
+  text += " of " + std::to_string(what.count) + " elements of type " + std::to_string(what.type);
+  return what.left == 1 ? text : text + ", " + std::to_string(what.left - 1) + " more after it in its group";
 }
 
 class Board {

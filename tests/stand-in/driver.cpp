@@ -1,6 +1,5 @@
 // libcuda.so.1 for tests: the driver functions that the product calls, over host memory. A pointer to device memory is a pointer
-// to host memory. Copies between host and device are asynchronous, as on a GPU, only where the host's memory came from
-// cuMemHostAlloc: memory that is not pinned is read at the call, and written before it returns.
+// to host memory.
 #include <cuda.h>
 #include <dlfcn.h>
 
@@ -10,7 +9,6 @@
 #include <cstdio>
 #include <cstring>
 #include <map>
-#include <new>
 
 #include "shared.hpp"
 #include "stream.hpp"
@@ -52,8 +50,6 @@ struct Driver {
   std::atomic<unsigned long> waits = 0;
   std::mutex mutex;
   std::map<int, CUcontext> primary;
-  std::map<void*, std::size_t> device_memory;
-  std::map<void*, std::size_t> host_memory;
 };
 
 Driver& driver() {
@@ -204,59 +200,6 @@ int attribute_of(CUdevice_attribute attribute, CUdevice device) {
     default: return 0;
   }
 }
-
-std::size_t allocated() {
-  std::size_t sum = 0;
-  for (const auto& [at, bytes] : driver().device_memory) sum += bytes;
-  return sum;
-}
-
-void* take_memory(std::map<void*, std::size_t>& owned, std::size_t bytes, std::size_t limit) {
-  if (bytes == 0) throw CUDA_ERROR_INVALID_VALUE;
-  std::lock_guard lock(driver().mutex);
-  if (bytes > limit - std::min(limit, allocated())) throw CUDA_ERROR_OUT_OF_MEMORY;
-  void* memory = ::operator new(bytes, std::align_val_t{256});
-  owned.emplace(memory, bytes);
-  return memory;
-}
-
-// Waits for the context first, as the real driver does.
-void give_memory_back(std::map<void*, std::size_t>& owned, void* memory, const Context& context) {
-  if (!memory) return;
-  {
-    std::lock_guard lock(driver().mutex);
-    if (owned.erase(memory) == 0) throw CUDA_ERROR_INVALID_VALUE;
-  }
-  synchronise(context);
-  ::operator delete(memory, std::align_val_t{256});
-}
-
-bool pinned(const void* memory) {
-  std::lock_guard lock(driver().mutex);
-  const auto after = driver().host_memory.upper_bound(const_cast<void*>(memory));
-  if (after == driver().host_memory.begin()) return false;
-  const auto& [start, bytes] = *std::prev(after);
-  return memory < static_cast<char*>(start) + bytes;
-}
-
-void copy(void* to, const void* from, std::size_t bytes, const std::shared_ptr<OwnedStream>& stream) {
-  if (bytes && (!to || !from)) throw CUDA_ERROR_INVALID_VALUE;
-  submit(stream, [=] { std::memmove(to, from, bytes); });
-}
-
-void copy_in(void* to, const void* from, std::size_t bytes, const std::shared_ptr<OwnedStream>& stream) {
-  if (pinned(from) || bytes == 0) return copy(to, from, bytes, stream);
-  if (!to || !from) throw CUDA_ERROR_INVALID_VALUE;
-  const auto* first = static_cast<const char*>(from);
-  submit(stream, [to, staged = std::vector<char>(first, first + bytes)] { std::memcpy(to, staged.data(), staged.size()); });
-}
-
-void copy_out(void* to, const void* from, std::size_t bytes, const std::shared_ptr<OwnedStream>& stream) {
-  copy(to, from, bytes, stream);
-  if (!pinned(to)) stream->wait(stream->position());
-}
-
-void* at(CUdeviceptr pointer) { return reinterpret_cast<void*>(pointer); }
 
 void make_stream(CUstream* out, unsigned flags, const std::shared_ptr<Context>& context) {
   if (!out || flags & ~static_cast<unsigned>(CU_STREAM_NON_BLOCKING)) throw CUDA_ERROR_INVALID_VALUE;
@@ -607,54 +550,6 @@ CUresult cuEventElapsedTime(float* milliseconds, CUevent start, CUevent end) {
     if (!from->timing || !to->timing || !first || !second) throw CUDA_ERROR_INVALID_HANDLE;
     if (!first->done() || !second->done()) throw CUDA_ERROR_NOT_READY;
     given(milliseconds) = std::chrono::duration<float, std::milli>(second->at() - first->at()).count();
-  });
-}
-
-// Memory.
-
-CUresult cuMemGetInfo(size_t* free, size_t* total) {
-  return in_context(__func__, [&](Context&) {
-    std::lock_guard lock(driver().mutex);
-    given(free) = total_memory - std::min(total_memory, allocated());
-    given(total) = total_memory;
-  });
-}
-
-CUresult cuMemAlloc(CUdeviceptr* pointer, size_t bytes) {
-  return in_context(__func__, [&](Context&) {
-    given(pointer) = reinterpret_cast<CUdeviceptr>(take_memory(driver().device_memory, bytes, total_memory));
-  });
-}
-
-CUresult cuMemFree(CUdeviceptr pointer) {
-  return in_context(__func__, [&](Context& context) { give_memory_back(driver().device_memory, at(pointer), context); });
-}
-
-CUresult cuMemHostAlloc(void** pointer, size_t bytes, unsigned int) {
-  return in_context(__func__, [&](Context&) { given(pointer) = take_memory(driver().host_memory, bytes, SIZE_MAX); });
-}
-
-CUresult cuMemFreeHost(void* pointer) {
-  return in_context(__func__, [&](Context& context) { give_memory_back(driver().host_memory, pointer, context); });
-}
-
-// Both are memory of the device here, whatever they are to the driver.
-CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream) {
-  return in_context(__func__, [&](Context& context) { copy(at(to), at(from), bytes, stream_of(context, stream, "cuMemcpyAsync")); });
-}
-
-CUresult cuMemcpyDtoHAsync(void* to, CUdeviceptr from, size_t bytes, CUstream stream) {
-  return in_context(__func__, [&](Context& context) { copy_out(to, at(from), bytes, stream_of(context, stream, "cuMemcpyDtoHAsync")); });
-}
-
-CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void* from, size_t bytes, CUstream stream) {
-  return in_context(__func__, [&](Context& context) { copy_in(at(to), from, bytes, stream_of(context, stream, "cuMemcpyHtoDAsync")); });
-}
-
-CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t bytes, CUstream stream) {
-  return in_context(__func__, [&](Context& context) {
-    if (bytes && !to) throw CUDA_ERROR_INVALID_VALUE;
-    submit(stream_of(context, stream, "cuMemsetD8Async"), [=] { std::memset(at(to), value, bytes); });
   });
 }
 

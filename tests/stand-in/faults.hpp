@@ -1,6 +1,7 @@
 // Faults that the environment asks for. STAND_IN_FAULT is a list, separated by semicolons, of
 //   rank=R,op=K,error=NAME    the operation never completes, and the communicator has this asynchronous error
 //   rank=R,op=K,hang          the operation never completes
+//   rank=R,op=K,wrong         the result is another on this rank
 //   rank=R,op=K,return=NAME   the call itself returns this error
 //   rank=R,slow_ms=M          each operation starts so much later
 //   rank=R,call_ms=M          each call of an operation takes so much longer
@@ -20,6 +21,7 @@ struct Fault {
   unsigned long op = 0;
   bool once = false;
   bool hang = false;
+  bool wrong = false;
   ncclResult_t error = ncclSuccess;
   ncclResult_t result = ncclSuccess;
   int slow_ms = 0;
@@ -50,6 +52,7 @@ inline Fault parse_fault(const std::string& text) {
     else if (key == "slow_ms") fault.slow_ms = std::atoi(value.c_str());
     else if (key == "call_ms") fault.call_ms = std::atoi(value.c_str());
     else if (key == "hang") fault.hang = true;
+    else if (key == "wrong") fault.wrong = true;
     else if (key == "once") fault.once = true;
     else violation("STAND_IN_FAULT: not understood: " + part);
   }
@@ -80,6 +83,7 @@ inline Fault fault_of(int rank, unsigned long op) {
     sum.call_ms += fault.call_ms;
     if (fault.op != op || (fault.once && !first_strike())) continue;
     sum.hang = sum.hang || fault.hang;
+    sum.wrong = sum.wrong || fault.wrong;
     if (fault.error) sum.error = fault.error;
     if (fault.result) sum.result = fault.result;
   }

@@ -131,6 +131,7 @@ void launch(const Comm& comm, const Operation& op) {
 
 // The first operations of a communicator may have to connect it first: in the background, if it does not block.
 ncclResult_t launch_all(const Comm& comm, std::vector<Operation> ops) {
+  for (std::size_t i = 0; i < ops.size(); ++i) ops[i].what.left = ops.size() - i;
   if (asked("STAND_IN_SLOW_CONNECT") && !comm->connected) {
     if (!comm->blocking) {
       comm->result = ncclInProgress;
@@ -250,24 +251,9 @@ void destroy(const Comm& comm) {
   comm->drain();
 }
 
-Factor factor_of(void* scalar, ncclDataType_t type, ncclScalarResidence_t residence) {
-  Factor factor;
-  factor.type = type;
-  if (residence == ncclScalarDevice) factor.on_device = scalar;
-  else std::memcpy(factor.value.data(), scalar, width(type));
-  return factor;
-}
-
-Operation reduction(Communicator& comm, const void* send, void* receive, size_t count, ncclDataType_t type, ncclRedOp_t op, CUstream stream) {
-  Operation made{{Kind::all_reduce, type, op == ncclMax, count}, send, receive, stream, false, {}, {}};
-  if (op == ncclSum || op == ncclMax) return made;
-  std::lock_guard lock(comm.calls);
-  const auto factor = comm.factors.find(op);
-  if (factor == comm.factors.end()) fail(ncclInvalidArgument, "ncclAllReduce: the stand-in does not know this operator");
-  if (factor->second.type != type) fail(ncclInvalidArgument, "ncclAllReduce: the operator is for another type");
-  made.scaled = true;
-  made.factor = factor->second;
-  return made;
+Operation reduction(const void* send, void* receive, size_t count, ncclDataType_t type, ncclRedOp_t op, CUstream stream) {
+  if (op != ncclSum && op != ncclMax) fail(ncclInvalidArgument, "ncclAllReduce: the stand-in does not know this operator");
+  return {{Kind::all_reduce, type, op == ncclMax, count}, send, receive, stream, {}};
 }
 
 __attribute__((destructor)) void at_exit() {
@@ -385,26 +371,6 @@ ncclResult_t ncclCommCuDevice(const ncclComm_t comm, int* device) {
   });
 }
 
-ncclResult_t ncclRedOpCreatePreMulSum(ncclRedOp_t* op, void* scalar, ncclDataType_t type, ncclScalarResidence_t residence, ncclComm_t handle) {
-  return guarded([&] {
-    const Comm comm = find(handle, "ncclRedOpCreatePreMulSum");
-    if (!op || !scalar || !width(type)) fail(ncclInvalidArgument, "ncclRedOpCreatePreMulSum: null, or an unknown type");
-    std::lock_guard lock(comm->calls);
-    *op = static_cast<ncclRedOp_t>(comm->next_factor++);
-    comm->factors.emplace(*op, factor_of(scalar, type, residence));
-    return ncclSuccess;
-  });
-}
-
-ncclResult_t ncclRedOpDestroy(ncclRedOp_t op, ncclComm_t handle) {
-  return guarded([&] {
-    const Comm comm = find(handle, "ncclRedOpDestroy");
-    std::lock_guard lock(comm->calls);
-    if (!comm->factors.erase(op)) refuse(ncclInvalidArgument, "ncclRedOpDestroy of an operator that is none, or no more");
-    return ncclSuccess;
-  });
-}
-
 ncclResult_t ncclGroupStart(void) {
   ++group.depth;
   ++library().open_groups;
@@ -432,7 +398,7 @@ ncclResult_t ncclGroupEnd(void) {
 ncclResult_t ncclAllReduce(const void* send, void* receive, size_t count, ncclDataType_t type, ncclRedOp_t op, ncclComm_t handle, cudaStream_t stream) {
   return guarded_operation([&] {
     const Comm comm = ready(handle, "ncclAllReduce");
-    return enqueue("ncclAllReduce", comm, reduction(*comm, send, receive, count, type, op, stream));
+    return enqueue("ncclAllReduce", comm, reduction(send, receive, count, type, op, stream));
   });
 }
 
@@ -442,14 +408,7 @@ ncclResult_t ncclBroadcast(const void* send, void* receive, size_t count, ncclDa
     if (root < 0 || root >= comm->ranks) fail(ncclInvalidArgument, "ncclBroadcast: no such root");
     // Only the root sends.
     const void* data = comm->rank == root ? send : receive;
-    return enqueue("ncclBroadcast", comm, {{Kind::broadcast, type, root, count}, data, receive, stream, false, {}, {}});
-  });
-}
-
-ncclResult_t ncclAllGather(const void* send, void* receive, size_t count, ncclDataType_t type, ncclComm_t handle, cudaStream_t stream) {
-  return guarded_operation([&] {
-    const Comm comm = ready(handle, "ncclAllGather");
-    return enqueue("ncclAllGather", comm, {{Kind::all_gather, type, 0, count}, send, receive, stream, false, {}, {}});
+    return enqueue("ncclBroadcast", comm, {{Kind::broadcast, type, root, count}, data, receive, stream, {}});
   });
 }
 

@@ -106,15 +106,4 @@ inline void combine(ncclDataType_t type, bool larger, void* into, const void* fr
   });
 }
 
-// to = factor * from; `factor` points to one value of the type.
-inline void scale(ncclDataType_t type, void* into, const void* from, const void* factor, std::size_t count) {
-  with_type(type, [&](auto one) {
-    using T = decltype(one);
-    std::memcpy(&one, factor, sizeof one);
-    auto* to = static_cast<T*>(into);
-    const auto* values = static_cast<const T*>(from);
-    for (std::size_t i = 0; i < count; ++i) to[i] = narrowed<T>(widened(one) * widened(values[i]));
-  });
-}
-
 }  // namespace stand_in

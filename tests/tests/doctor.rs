@@ -110,13 +110,75 @@ fn the_whole_of_it_runs_over_the_stand_ins() {
         assert!(rows(&report, "sums").iter().all(|row| row["verdict"] == verdict), "{report}");
         assert_eq!(report["overlap"]["verdict"], verdict, "{report}");
     }
-    let out = doctor("2", "rank=1,op=20,error=system");
-    assert_eq!(out.status.code(), Some(4), "{}", text(&out));
-    assert!(last_line(&out).contains("NCCL failed"), "{}", text(&out));
+    // The second size, and a bucket of overlap, which comes after all sums and the weights of rank 0.
+    for (fault, part, words) in [
+        ("rank=1,op=30,wrong", "sums", "all-reduce of 64 KiB (float32): 16384 of 16384 sums are wrong"),
+        ("rank=1,op=250,wrong", "overlap", "its weights are not those of rank 0"),
+        ("rank=1,op=30,error=system", "sums", "NCCL failed"),
+        ("rank=1,op=250,error=system", "overlap", "NCCL failed"),
+    ] {
+        let out = doctor("2", fault);
+        assert_eq!(out.status.code(), Some(4), "{fault}: {}", text(&out));
+        let last = last_line(&out);
+        assert!(last.contains("rank 1") && last.contains(words), "{fault}: {}", text(&out));
+        let report = report(&folder.path().join("report.json"));
+        assert_eq!(report["verdict"], "wrong", "{fault}: {report}");
+        assert_eq!(rows(&report, "sums")[0]["verdict"], "ok", "{fault}: {report}");
+        let wrong = if part == "sums" { &report["sums"][1] } else { &report["overlap"] };
+        // A worker that loses the others in the middle of training may end before rank 0 can write it down.
+        if part == "sums" || !fault.contains("error") {
+            assert_eq!((&wrong["verdict"], &report["finished"]), (&"wrong".into(), &true.into()), "{fault}: {report}");
+            let problem = rows(&report, "problems").iter().find(|problem| problem["rank"] == 1).unwrap();
+            assert!(problem["problem"].as_str().unwrap().contains(words), "{fault}: {report}");
+        }
+    }
 }
 
 #[test]
-fn what_cannot_be_had_is_refused_in_one_line() {
+fn gpus_that_cannot_be_used_are_told_with_the_report() {
+    let Some(libraries) = stand_in::build("gpus_that_cannot_be_used_are_told_with_the_report") else { return };
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("report.json");
+    std::fs::write(&file, r#"{"verdict": "ok"}"#).unwrap();
+    let doctor = |args: &[&str]| {
+        let args = [&["--nproc-per-node", "2", "doctor", "--json", "report.json"], args].concat();
+        let mut command = Command::new(end_to_end::binary("jcs-launch"));
+        command.args(args).current_dir(folder.path()).env("OMP_NUM_THREADS", "1").stdin(Stdio::null());
+        command.env("LD_LIBRARY_PATH", &libraries).env("STAND_IN_DIR", folder.path());
+        command.env("STAND_IN_SAME_UUID", "1").output().unwrap()
+    };
+    let out = doctor(&["--backend", "nccl"]);
+    let last = last_line(&out);
+    assert!(
+        out.status.code() == Some(4) && last.contains("--backend nccl, but the driver is a stand-in"),
+        "{}",
+        text(&out)
+    );
+    let wrong = report(&file);
+    assert_eq!((&wrong["verdict"], &wrong["hosts"][0]["verdict"]), (&"wrong".into(), &"wrong".into()), "{wrong}");
+    assert_eq!(rows(&wrong, "problems").len(), 2, "{wrong}");
+    // Both workers have what seems to be one GPU.
+    let out = doctor(&["--backend", "nccl", "--device", "cpu"]);
+    let same = "ranks 0 and 1 have the same GPU";
+    assert!(out.status.code() == Some(4) && last_line(&out).contains(same), "{}", text(&out));
+    let wrong = report(&file);
+    assert_eq!((&wrong["hosts"][0]["verdict"], &wrong["finished"]), (&"ok".into(), &true.into()), "{wrong}");
+    assert!(rows(&wrong, "problems")[0]["problem"].as_str().unwrap().contains(same), "{wrong}");
+}
+
+#[test]
+fn the_report_goes_into_a_pipe_too() {
+    let folder = TempDir::new().unwrap();
+    std::os::unix::fs::symlink("/dev/stdout", folder.path().join("out")).unwrap();
+    let out = run(folder.path(), "jcs", &["doctor", "--device", "cpu", "--json", "out"]);
+    assert!(out.status.success() && folder.path().join("out").is_symlink(), "{}", text(&out));
+    let said = String::from_utf8(out.stdout).unwrap();
+    let json = &said[said.find('{').unwrap()..=said.rfind('}').unwrap()];
+    assert_eq!(serde_json::from_str::<Value>(json).unwrap()["verdict"], "ok", "{said}");
+}
+
+#[test]
+fn what_cannot_be_had_is_told() {
     let folder = TempDir::new().unwrap();
     let probe = run(folder.path(), "jcs", &["doctor", "--json", "report.json"]);
     assert!(probe.status.success(), "{}", text(&probe));
@@ -124,16 +186,24 @@ fn what_cannot_be_had_is_refused_in_one_line() {
         return end_to_end::say("this machine has a GPU: nothing to refuse");
     }
     for args in [["--backend", "nccl"], ["--device", "cuda"]] {
-        let alone = run(folder.path(), "jcs", &[&["doctor"], &args[..]].concat());
-        assert_eq!(alone.status.code(), Some(2), "{}", text(&alone));
+        let alone = run(folder.path(), "jcs", &[&["doctor", "--json", "report.json"], &args[..]].concat());
+        assert_eq!(alone.status.code(), Some(4), "{}", text(&alone));
         let said = String::from_utf8_lossy(&alone.stderr).into_owned();
         assert!(said.trim_end().lines().count() == 1 && said.contains("but libcuda.so.1"), "{said}");
+        let report = report(&folder.path().join("report.json"));
+        assert_eq!(
+            (&report["verdict"], &report["hosts"][0]["verdict"]),
+            (&"wrong".into(), &"wrong".into()),
+            "{report}"
+        );
         let both = run(folder.path(), "jcs-launch", &[&["--nproc-per-node", "2", "doctor"], &args[..]].concat());
-        assert_eq!(both.status.code(), Some(2), "{}", text(&both));
         let last = last_line(&both);
-        assert!(last.contains("libcuda.so.1") || last.contains("shows no GPU"), "{}", text(&both));
-        assert!(both.stdout.is_empty(), "{}", text(&both));
+        // The launcher knows of itself where there is no GPU for a worker that must have one.
+        let expected = if args[0] == "--device" { (2, "shows no GPU") } else { (4, "but libcuda.so.1") };
+        assert!(both.status.code() == Some(expected.0) && last.contains(expected.1), "{}", text(&both));
     }
+    let both = run(folder.path(), "jcs", &["doctor", "--device", "cuda", "--backend", "mpi"]);
+    assert!(both.status.code() == Some(2) && both.stdout.is_empty(), "{}", text(&both));
     let nowhere = run(folder.path(), "jcs", &["doctor", "--device", "cpu", "--json", "none/report.json"]);
     assert_eq!(nowhere.status.code(), Some(2), "{}", text(&nowhere));
     assert!(

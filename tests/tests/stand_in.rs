@@ -85,7 +85,7 @@ fn finished(mut child: Child) -> Output {
 
 #[test]
 fn the_driver_keeps_its_rules() {
-    for name in ["streams", "events", "null-stream", "memory"] {
+    for name in ["streams", "events", "null-stream"] {
         let Some(trial) = Trial::new("the_driver_keeps_its_rules") else { return };
         trial.alone(name);
         trial.assert_no_violation();
@@ -233,6 +233,10 @@ fn operations_that_differ_are_named() {
         ("root", "rank 0: broadcast from rank 0 of 1000 elements of type 7; rank 1: broadcast from rank 1"),
         ("count", "rank 1: all-reduce (sum) of 999 elements"),
         ("type", "rank 1: all-reduce (sum) of 1000 elements of type 2"),
+        (
+            "group",
+            "rank 0: all-reduce (sum) of 1000 elements of type 7, 1 more after it in its group; rank 1: all-reduce",
+        ),
     ] {
         let Some(trial) = Trial::new("operations_that_differ_are_named") else { return };
         trial.together(&format!("mismatch={kind}"), 2);

@@ -2,7 +2,7 @@
 
 use crate::cli::{Command, Doctor, Eval, Predict, Split, Train};
 use collectives::Label;
-use jcs::job::{Job, StopFlag};
+use jcs::job::{Job, Meeting, StopFlag};
 use jcs::monitor::ProgressReport;
 use jcs::network::Network;
 use jcs::{Error, checkpoint, convert, data, doctor, evaluate, inspect, predict, preflight, train, weights};
@@ -141,8 +141,8 @@ fn run_predict(args: &Predict, place: Place, side_channel: Arc<SideChannel>, sto
 }
 
 fn run_doctor(args: &Doctor, place: Place, side_channel: Arc<SideChannel>, stop: StopFlag) -> Result<Exit, Error> {
-    let comm = Comm { backend: args.backend, ..Comm::default() };
-    let job = Job::join(place, side_channel, stop, args.device, &comm)?;
-    doctor::run(&job, args.json.as_deref(), print)?;
+    let meeting = Meeting::join(place, side_channel, stop, doctor::TIMEOUT)?;
+    let wish = doctor::Wish { device: args.device, backend: args.backend, json: args.json.as_deref() };
+    let job = doctor::run(&meeting, &wish, print)?;
     job.leave(Exit::Done, 0)
 }

@@ -19,16 +19,6 @@ fn temporary(file: &Path) -> PathBuf {
     file.with_file_name(name)
 }
 
-/// Whether [`replace`] could begin; leaves nothing, and the file as it is.
-pub(crate) fn check_replaceable(file: &Path) -> io::Result<()> {
-    if file.is_dir() {
-        return Err(io::ErrorKind::IsADirectory.into());
-    }
-    let temporary = temporary(file);
-    File::create(&temporary)?;
-    std::fs::remove_file(&temporary)
-}
-
 /// Replaces a file in one go: readers see the old content or the new one.
 pub(crate) fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = temporary(file);
@@ -39,6 +29,19 @@ pub(crate) fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
             let _ = std::fs::remove_file(&temporary);
             Err(e)
         }
+    }
+}
+
+/// Whether a file is, or would be, one of its own: not a link, a pipe or a device, which [`put`] writes into.
+pub(crate) fn is_plain(file: &Path) -> bool {
+    file.symlink_metadata().map_or(true, |known| known.is_file())
+}
+
+/// Replaces a plain file in one go, and writes into what is none (`/dev/stdout`).
+pub(crate) fn put(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    match is_plain(file) {
+        true => replace(file, bytes),
+        false => OpenOptions::new().write(true).truncate(true).open(file)?.write_all(bytes),
     }
 }
 

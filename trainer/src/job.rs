@@ -61,6 +61,58 @@ impl StopFlag {
     }
 }
 
+/// Workers that know of each other, and have no device yet.
+pub struct Meeting {
+    place: Place,
+    side_channel: Arc<SideChannel>,
+    stop: StopFlag,
+    /// None where there is one worker.
+    mpi: Option<Arc<Mpi>>,
+    hosts: Arc<[String]>,
+}
+
+impl Meeting {
+    /// Finds the other workers; none of them may let the others wait longer than `timeout`.
+    pub fn join(
+        place: Place,
+        side_channel: Arc<SideChannel>,
+        stop: StopFlag,
+        timeout: Duration,
+    ) -> Result<Meeting, Error> {
+        let mpi = match place.world_size {
+            1 => refuse_lonely_world().map(|()| None)?,
+            _ => Some(Arc::new(connect_mpi(&place, timeout)?)),
+        };
+        let own = side_channel::host_name();
+        let hosts = match &mpi {
+            Some(mpi) => mpi.all_gather(own.into_bytes(), Label::new(0, "names of the hosts"))?,
+            None => vec![own.into_bytes()],
+        };
+        let hosts = hosts.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+        Ok(Meeting { place, side_channel, stop, mpi, hosts })
+    }
+
+    /// The job on CPUs, by MPI where there are several workers: nothing about it can fail.
+    pub fn on_cpus(&self) -> Job {
+        let collective = self.mpi.clone().map_or_else(|| Arc::new(Alone) as Arc<dyn Collective>, |mpi| mpi);
+        self.with(Device::Cpu, collective)
+    }
+
+    /// The job on the devices that are asked for, and over what is asked for.
+    pub fn job(&self, device: DeviceName, comm: &Comm) -> Result<Job, Error> {
+        let (device, collective) = match &self.mpi {
+            None => (device::choose(device, comm.backend, &self.place)?, Arc::new(Alone) as Arc<dyn Collective>),
+            Some(mpi) => connect(&self.place, mpi.clone(), device, comm)?,
+        };
+        Ok(self.with(device, collective))
+    }
+
+    fn with(&self, device: Device, collective: Arc<dyn Collective>) -> Job {
+        let (place, side_channel) = (self.place, self.side_channel.clone());
+        Job { place, device, collective, side_channel, hosts: self.hosts.clone(), stage: 0, stop: self.stop.clone() }
+    }
+}
+
 impl Job {
     /// Joins the job: finds device and peers.
     pub fn join(
@@ -70,17 +122,7 @@ impl Job {
         device: DeviceName,
         comm: &Comm,
     ) -> Result<Job, Error> {
-        let (device, collective) = match place.world_size {
-            1 => {
-                refuse_lonely_world()?;
-                (device::choose(device, comm.backend, &place)?, Arc::new(Alone) as Arc<dyn Collective>)
-            }
-            _ => connect(&place, device, comm)?,
-        };
-        let own = side_channel::host_name().into_bytes();
-        let hosts = collective.all_gather(own, Label::new(0, "names of the hosts"))?;
-        let hosts = hosts.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
-        Ok(Job { place, device, collective, side_channel, hosts, stage: 0, stop })
+        Meeting::join(place, side_channel, stop, Duration::from_secs_f64(comm.timeout_s))?.job(device, comm)
     }
 
     /// The same in a stage of a pipeline, numbered from 0.
@@ -117,9 +159,12 @@ impl Job {
 
 /// The device, and what carries the gradients of several workers: MPI in any case, and NCCL beside it where they compute on
 /// GPUs.
-fn connect(place: &Place, device: DeviceName, comm: &Comm) -> Result<(Device, Arc<dyn Collective>), Error> {
-    let timeout = Duration::from_secs_f64(comm.timeout_s);
-    let mpi = Arc::new(connect_mpi(place, timeout)?);
+fn connect(
+    place: &Place,
+    mpi: Arc<Mpi>,
+    device: DeviceName,
+    comm: &Comm,
+) -> Result<(Device, Arc<dyn Collective>), Error> {
     let device = device::choose_together(device, comm.backend, place, &*mpi)?;
     if let Device::Cuda(number) = device {
         affinity::bind_beside_gpu(device::describe(number).as_ref(), place, &*mpi)?;
@@ -134,7 +179,7 @@ fn connect(place: &Place, device: DeviceName, comm: &Comm) -> Result<(Device, Ar
         }
         _ => return Ok((device, mpi)),
     };
-    let nccl = Nccl::start(mpi, place.local_rank, compute, timeout)?;
+    let nccl = Nccl::start(mpi, place.local_rank, compute, Duration::from_secs_f64(comm.timeout_s))?;
     Ok((device, Arc::new(nccl)))
 }
 

@@ -44,6 +44,8 @@ pub(super) enum Problem {
     Lacks(&'static str),
     #[error("the driver failed in {call}: {text} (code {code})")]
     Failed { call: &'static str, text: String, code: u32 },
+    #[error("the driver shows this process no GPU (code 100{0})")]
+    NoneShown(String),
     #[error("there is no GPU {wanted} for this worker: the driver shows {count}")]
     NoDevice { wanted: usize, count: usize },
 }
@@ -51,6 +53,10 @@ pub(super) enum Problem {
 fn check(call: &'static str, result: CUresult) -> Result<(), Problem> {
     if result == CUresult::CUDA_SUCCESS {
         return Ok(());
+    }
+    if result == CUresult::CUDA_ERROR_NO_DEVICE {
+        let hidden = std::env::var("CUDA_VISIBLE_DEVICES").map(|value| format!(", CUDA_VISIBLE_DEVICES={value}"));
+        return Err(Problem::NoneShown(hidden.unwrap_or_default()));
     }
     let mut text: *const c_char = std::ptr::null();
     // SAFETY: the out-pointer is of a live variable; on success it is a string of the library's that lives as long as it.

@@ -1,8 +1,11 @@
-//! What there is on the hosts of a job: machine, driver, GPUs and versions. Reads; judges nothing.
+//! What there is on the hosts of a job: machine, driver, GPUs and versions; and whether the workers can do with it what they are
+//! to do.
 
-use super::{Verdict, tell};
+use super::report::{Problem, Verdict};
+use super::{Wish, tell};
 use crate::job::Job;
 use crate::{Error, device, train};
+use protocol::config::{Backend, Device};
 use serde::{Deserialize, Serialize};
 
 /// A GPU.
@@ -14,6 +17,8 @@ pub(super) struct Gpu {
     pub(super) memory_bytes: u64,
     /// As `nvidia-smi -L` writes it.
     pub(super) uuid: String,
+    /// Whether it is the tests' stand-in.
+    pub(super) stand_in: bool,
 }
 
 /// What a worker sees on its host.
@@ -26,12 +31,14 @@ pub(super) struct Facts {
     pub(super) threads: i64,
     /// Memory of the host; 0 where it is not known.
     pub(super) memory_bytes: u64,
-    /// Version of NVIDIA's driver.
+    /// Version of NVIDIA's driver that the kernel runs.
     pub(super) driver: Option<String>,
     /// The highest version of CUDA that the driver can serve.
     pub(super) cuda: Option<String>,
     /// Those that the worker may use.
     pub(super) gpus: Vec<Gpu>,
+    /// `CUDA_VISIBLE_DEVICES`, where it is set.
+    pub(super) visible: Option<String>,
     /// Why the worker cannot compute on a GPU.
     pub(super) no_gpu: Option<String>,
     pub(super) nccl: Option<String>,
@@ -54,25 +61,43 @@ pub(super) struct Host {
     pub(super) facts: Facts,
 }
 
-/// The hosts of the job, in the order of their first ranks.
-pub(super) fn gather(job: &Job) -> Result<Vec<Host>, Error> {
-    let all = tell(job, &(job.place.node_rank, look(job)), "facts of the ranks")?;
+/// The hosts of the job, in the order of their first ranks, and what is wrong with the facts of any rank.
+pub(super) fn gather(job: &Job, wish: &Wish) -> Result<(Vec<Host>, Vec<Problem>), Error> {
+    let all: Vec<(usize, Facts)> = tell(job, &(job.place.node_rank, look(job)), "facts of the ranks")?;
+    let a_gpu_is_used = all.iter().any(|(_, facts)| facts.no_gpu.is_none());
+    let mut problems = Vec::new();
     let mut hosts: Vec<(usize, Host)> = Vec::new();
     for (rank, (node, facts)) in all.into_iter().enumerate() {
+        let problem = facts.problem(wish, job.place.world_size, a_gpu_is_used);
+        let right = problem.is_none();
+        problems.extend(problem.map(|problem| Problem::of(job, rank, problem)));
         match hosts.iter_mut().find(|(number, _)| *number == node) {
             Some((_, host)) => host.ranks.push(rank),
             None => hosts.push((node, Host { verdict: Verdict::Ok, ranks: vec![rank], facts })),
         }
+        if let Some((_, host)) = hosts.iter_mut().find(|(number, _)| *number == node && !right) {
+            host.verdict = Verdict::Wrong;
+        }
     }
-    Ok(hosts.into_iter().map(|(_, host)| host).collect())
+    Ok((hosts.into_iter().map(|(_, host)| host).collect(), problems))
+}
+
+/// Whether what is wrong keeps workers from coming together: they want what one of them lacks. Where none of them can use a
+/// GPU and none must, they compute on CPUs.
+pub(super) fn cannot_begin(problems: &[Problem], wish: &Wish, workers: usize) -> bool {
+    !problems.is_empty() && (wish.device == Device::Cuda || wish.backend == Backend::Nccl || problems.len() < workers)
 }
 
 fn look(job: &Job) -> Facts {
     let driver = collectives::gpus().ok();
     let nccl = collectives::nccl_version();
     let versions = train::versions(job);
-    let gpu =
-        |gpu: &collectives::Gpu| Gpu { name: gpu.name.clone(), memory_bytes: gpu.memory as u64, uuid: uuid(&gpu.uuid) };
+    let gpu = |gpu: &collectives::Gpu| Gpu {
+        name: gpu.name.clone(),
+        memory_bytes: gpu.memory as u64,
+        uuid: uuid(&gpu.uuid),
+        stand_in: gpu.stand_in,
+    };
     Facts {
         host: protocol::side_channel::host_name(),
         cores: std::thread::available_parallelism().map_or(1, |n| n.get()),
@@ -81,6 +106,7 @@ fn look(job: &Job) -> Facts {
         driver: std::fs::read_to_string("/sys/module/nvidia/version").ok().map(|text| text.trim().to_owned()),
         cuda: driver.as_ref().map(|driver| device::version(driver.cuda)),
         gpus: driver.iter().flat_map(|driver| &driver.gpus).map(gpu).collect(),
+        visible: std::env::var("CUDA_VISIBLE_DEVICES").ok(),
         no_gpu: device::gpu(&job.place).err(),
         no_nccl: nccl.as_ref().err().cloned(),
         nccl: nccl.ok(),
@@ -110,6 +136,33 @@ fn uuid(bytes: &[u8; 16]) -> String {
 }
 
 impl Facts {
+    /// What keeps this worker from what it is to do, if anything does.
+    fn problem(&self, wish: &Wish, workers: usize, a_gpu_is_used: bool) -> Option<String> {
+        let no_nccl = || {
+            let missing = self.no_nccl.as_ref().filter(|_| workers > 1 && wish.backend != Backend::Mpi);
+            missing.map(|why| format!("no NCCL: {why}"))
+        };
+        if wish.device == Device::Cpu && wish.backend == Backend::Nccl && self.gpus.iter().all(|gpu| !gpu.stand_in) {
+            return Some("--device cpu computes on CPUs, and --backend nccl adds up on GPUs: --backend mpi".into());
+        }
+        match &self.no_gpu {
+            _ if wish.device == Device::Cpu && wish.backend == Backend::Nccl => no_nccl(),
+            _ if wish.device == Device::Cpu || wish.backend == Backend::Mpi => None,
+            None => no_nccl(),
+            Some(why) if wish.device == Device::Cuda => Some(format!("--device cuda, but {why}")),
+            Some(why) if wish.backend == Backend::Nccl => Some(format!("--backend nccl, but {why}")),
+            Some(why) if a_gpu_is_used => Some(format!("other workers have a GPU, but here {why}")),
+            Some(why) if self.has_gpus() => Some(format!("there is a GPU, but {why}")),
+            Some(_) => None,
+        }
+    }
+
+    /// Whether there are GPUs that nobody has hidden on purpose.
+    fn has_gpus(&self) -> bool {
+        let hidden = self.visible.as_deref().is_some_and(|visible| matches!(visible.trim(), "" | "-1"));
+        !hidden && (self.driver.is_some() || self.gpus.iter().any(|gpu| !gpu.stand_in))
+    }
+
     /// What should be the same on all hosts, each with its name.
     pub(super) fn versions(&self) -> [(&'static str, String); 7] {
         let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".into());
@@ -174,6 +227,7 @@ impl Host {
             driver: None,
             cuda: None,
             gpus: Vec::new(),
+            visible: None,
             no_gpu: Some("there is no NVIDIA driver on this machine".into()),
             nccl: None,
             no_nccl: Some("libnccl.so does not load".into()),
@@ -187,7 +241,12 @@ impl Host {
 
     /// The same with eight GPUs.
     pub(super) fn with_gpus(mut self) -> Host {
-        let gpu = |i: u8| Gpu { name: "NVIDIA H100 80GB HBM3".into(), memory_bytes: 80 << 30, uuid: uuid(&[i; 16]) };
+        let gpu = |i: u8| Gpu {
+            name: "NVIDIA H100 80GB HBM3".into(),
+            memory_bytes: 80 << 30,
+            uuid: uuid(&[i; 16]),
+            stand_in: false,
+        };
         self.facts.gpus = (0..8).map(gpu).collect();
         self.facts.driver = Some("580.65.06".into());
         self.facts.cuda = Some("13.0".into());
@@ -211,6 +270,46 @@ mod tests {
     fn uuids_are_written_as_nvidia_does() {
         let bytes = std::array::from_fn(|i| i as u8);
         assert_eq!(uuid(&bytes), "GPU-00010203-0405-0607-0809-0a0b0c0d0e0f");
+    }
+
+    #[test]
+    fn a_gpu_that_cannot_be_used_is_wrong_where_it_is_wanted() {
+        let problem = |facts: &Facts, device, backend, used| {
+            facts.problem(&Wish { device, backend, json: None }, 2, used).unwrap_or_default()
+        };
+        let (bare, gpus) = (Host::example("a", &[0]).facts, Host::example("b", &[1]).with_gpus().facts);
+        assert_eq!(problem(&bare, Device::Auto, Backend::Auto, false), "");
+        assert!(
+            problem(&bare, Device::Auto, Backend::Auto, true).starts_with("other workers have a GPU, but here there")
+        );
+        assert!(problem(&bare, Device::Cuda, Backend::Auto, false).starts_with("--device cuda, but there is no"));
+        assert!(problem(&bare, Device::Auto, Backend::Nccl, false).starts_with("--backend nccl, but there is no"));
+        assert_eq!(problem(&gpus, Device::Auto, Backend::Auto, true), "");
+        assert!(problem(&gpus, Device::Cpu, Backend::Nccl, true).contains("--backend mpi"));
+        let broken = Facts { no_gpu: Some("libtorch finds no usable GPU".into()), ..gpus.clone() };
+        let said = "there is a GPU, but libtorch finds no usable GPU";
+        assert_eq!(problem(&broken, Device::Auto, Backend::Auto, false), said);
+        assert_eq!(problem(&broken, Device::Cpu, Backend::Auto, false), "");
+        assert_eq!(problem(&broken, Device::Auto, Backend::Mpi, false), "");
+        // The kernel has the driver, the container has no library of it.
+        let contained = Facts { gpus: Vec::new(), ..broken };
+        assert_eq!(problem(&contained, Device::Auto, Backend::Auto, false), said);
+        let hidden = Facts { visible: Some(String::new()), ..contained };
+        assert_eq!(problem(&hidden, Device::Auto, Backend::Auto, false), "");
+        let no_nccl = Facts { no_nccl: Some("it does not load".into()), ..gpus };
+        assert_eq!(problem(&no_nccl, Device::Auto, Backend::Auto, true), "no NCCL: it does not load");
+    }
+
+    #[test]
+    fn workers_that_lack_what_they_must_have_do_not_begin() {
+        let wrong = |ranks: usize| {
+            let problem = |rank| Problem { rank, host: String::new(), problem: String::new() };
+            (0..ranks).map(problem).collect::<Vec<_>>()
+        };
+        let begin = |ranks, device, backend| !cannot_begin(&wrong(ranks), &Wish { device, backend, json: None }, 2);
+        assert!(begin(0, Device::Cuda, Backend::Nccl) && begin(2, Device::Auto, Backend::Auto));
+        assert!(!begin(1, Device::Auto, Backend::Auto) && !begin(2, Device::Cuda, Backend::Auto));
+        assert!(!begin(2, Device::Auto, Backend::Nccl));
     }
 
     #[test]

@@ -1,141 +1,176 @@
 //! `jcs doctor`: what is there, is it added up right, is it computed right, what does overlap hide; on all workers of a job.
 //!
-//! Ranks tell each other what they found by [`Collective::all_gather`](collectives::Collective::all_gather) alone, so that all
-//! come to the same report; rank 0 speaks. Decides nothing about training, and writes no file but the report that was asked for.
+//! The workers meet by MPI on CPUs first, and tell each other there what they found, so that all come to the same report, of
+//! what is broken, too; rank 0 speaks. Decides nothing about training, and writes no file but the report that was asked for.
 
 mod facts;
 mod overlap;
+mod report;
 mod step;
 mod sums;
 mod table;
 
-use crate::job::Job;
+use crate::Error;
+use crate::job::{Job, Meeting};
 use crate::whereabouts::enter;
-use crate::{Error, files};
 use collectives::Label;
-use facts::Host;
 use overlap::Overlap;
+use protocol::config::{Backend, Comm, Device};
 use protocol::message::Phase;
-use serde::Serialize;
+use report::{Desk, Problem, Verdict};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
-use step::StepRow;
-use sums::SumRow;
+use std::time::Duration;
 
-/// What became of a check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Verdict {
-    /// It is as it should be.
-    Ok,
-    /// It is not.
-    Wrong,
-    /// There was nothing to check.
-    None,
+/// How long a worker may let the others wait for its word.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
+/// The same over NCCL, in seconds: a worker that gave up there is still heard.
+const NCCL_TIMEOUT_S: f64 = 30.0;
+const UNTRIED: &str = "not tried, because something before it is wrong";
+
+/// What is to be looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    /// `--device`
+    pub device: Device,
+    /// `--backend`
+    pub backend: Backend,
+    /// Where the report goes as JSON.
+    pub json: Option<&'a Path>,
 }
 
-impl Verdict {
-    fn of(right: bool) -> Verdict {
-        if right { Verdict::Ok } else { Verdict::Wrong }
-    }
-}
-
-/// A check of one rank that came out wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-struct Problem {
-    rank: usize,
-    host: String,
-    problem: String,
-}
-
-/// The report, as `--json` writes it. Times are in seconds, sizes in bytes, rates in bytes per second.
-#[derive(Debug, Serialize)]
-struct Report {
-    /// `ok`, or `wrong` where any check is.
-    verdict: Verdict,
-    workers: usize,
-    /// What carries the sums, with its version.
-    collectives: String,
-    hosts: Vec<Host>,
-    /// What is not the same on all hosts, in words.
-    differences: Vec<String>,
-    sums: Vec<SumRow>,
-    step: Vec<StepRow>,
-    overlap: Overlap,
-    /// Each check that came out wrong.
-    problems: Vec<Problem>,
-}
-
-/// Looks, checks and measures, on all workers of `job` together. On rank 0 `say` gets the text, part by part, and `json` names
-/// the file for the report. An error of the kind [`Error::Unsound`] where a check of this rank came out wrong.
-pub fn run(job: &Job, json: Option<&Path>, say: impl Fn(&str)) -> Result<(), Error> {
-    let json = json.filter(|_| job.is_chief());
-    let say = |text: String| {
-        if job.is_chief() {
-            say(&text);
+impl Wish<'_> {
+    fn check(&self) -> Result<(), Error> {
+        match (self.device, self.backend) {
+            (Device::Cuda, Backend::Mpi) => Err(Error::Usage(
+                "--backend mpi adds up on CPUs, and --device cuda computes on GPUs: --backend nccl, or --device cpu"
+                    .into(),
+            )),
+            _ => Ok(()),
         }
-    };
-    let output = |file: &Path, source| Error::Output { file: file.to_owned(), source };
-    // Before the work, not after it.
-    json.map_or(Ok(()), |file| files::check_replaceable(file).map_err(|source| output(file, source)))?;
-    let report = check(job, say)?;
-    if let Some(file) = json {
-        let text = serde_json::to_string_pretty(&report).unwrap_or_default() + "\n";
-        files::replace(file, text.as_bytes()).map_err(|source| output(file, source))?;
     }
+}
+
+/// Looks, checks and measures, on all workers together, and returns the job that they came to, to be left. On rank 0 `say`
+/// gets the text, part by part. An error of the kind [`Error::Unsound`] where a check of this rank came out wrong, or could
+/// not be made; the report is out by then.
+pub fn run(meeting: &Meeting, wish: &Wish, say: impl Fn(&str)) -> Result<Job, Error> {
+    wish.check()?;
+    let control = meeting.on_cpus();
+    let mut desk = Desk::open(&control, wish.json, &say)?;
+    let examined = examine(meeting, &control, wish, &mut desk);
+    if let Err(e) = &examined {
+        desk.report.problems.push(Problem::of(&control, control.place.rank.0, in_words(e)));
+    }
+    desk.end()?;
+    let job = examined.map_err(|e| Error::Unsound(in_words(&e)))?;
     // The report is out before any rank ends the job.
-    job.collective.barrier(Label::new(0, "report"))?;
-    let mine = report.problems.into_iter().find(|problem| problem.rank == job.place.rank.0);
-    mine.map_or(Ok(()), |mine| Err(Error::Unsound(mine.problem)))
+    control.collective.barrier(Label::new(0, "report"))?;
+    let mine = desk.report.problems.into_iter().find(|problem| problem.rank == control.place.rank.0);
+    mine.map_or(Ok(job), |mine| Err(Error::Unsound(mine.problem)))
 }
 
-fn check(job: &Job, say: impl Fn(String)) -> Result<Report, Error> {
+fn examine(meeting: &Meeting, control: &Job, wish: &Wish, desk: &mut Desk) -> Result<Job, Error> {
     enter(Phase::Check);
-    let (workers, collectives) = (job.place.world_size, job.collective.name());
-    let hosts = facts::gather(job)?;
-    let differences = facts::differences(&hosts);
-    say(table::hosts(&hosts, &differences, workers, &collectives));
+    let (hosts, problems) = facts::gather(control, wish)?;
+    desk.report.problems = problems;
+    desk.report.differences = facts::differences(&hosts);
+    desk.report.hosts = hosts;
+    desk.publish(table::hosts(&desk.report))?;
+    let Some(job) = begin(meeting, control, wish, desk)? else { return Ok(control.clone()) };
+    desk.report.collectives = Some(job.collective.name());
     enter(Phase::Check);
-    let sums = sums::measure(job)?;
-    say(table::sums(&sums, workers));
+    desk.report.sums = sums::measure(&job, control)?;
+    let sound = desk.report.sums.iter().all(|row| row.failed.is_empty());
+    desk.report.problems.extend(sums::problems(&desk.report.sums, control));
+    desk.publish(table::sums(&desk.report))?;
     enter(Phase::Check);
-    let step = step::compare(job, hosts.iter().any(|host| host.facts.no_gpu.is_none()))?;
-    say(table::steps(&step));
+    desk.report.step = step::compare(&job, control, desk.report.hosts.iter().any(|host| host.facts.no_gpu.is_none()))?;
+    desk.report.problems.extend(desk.report.step.iter().filter_map(|row| row.problem(control)));
+    desk.publish(table::steps(&desk.report.step))?;
     enter(Phase::Check);
-    let overlap = match step.iter().all(|row| row.verdict != Verdict::Wrong) {
-        true => overlap::measure(job)?,
-        false => Overlap::none("not tried, because a training step is wrong"),
+    desk.report.overlap = match sound && desk.report.step.iter().all(|row| row.verdict != Verdict::Wrong) {
+        true => overlap::measure(&job)?,
+        false => Overlap::none(UNTRIED),
     };
-    say(table::overlap(&overlap));
-    let problems = problems(&job.hosts, &sums, &step, &overlap);
-    say(table::end(&problems));
-    let verdict = Verdict::of(problems.is_empty());
-    Ok(Report { verdict, workers, collectives, hosts, differences, sums, step, overlap, problems })
+    let wrong = &desk.report.overlap.wrong;
+    let wrong = wrong.iter().map(|wrong| Problem::of(control, wrong.rank, wrong.problem.clone()));
+    desk.report.problems.extend(wrong);
+    desk.publish(table::overlap(&desk.report.overlap))?;
+    // What has failed can't be left in peace.
+    Ok(if sound { job } else { control.clone() })
 }
 
-/// Everything that came out wrong, in the order of the checks.
-fn problems(hosts: &[String], sums: &[SumRow], step: &[StepRow], overlap: &Overlap) -> Vec<Problem> {
-    let on =
-        |rank: usize, problem: String| Problem { rank, host: hosts.get(rank).cloned().unwrap_or_default(), problem };
-    let sums = sums.iter().flat_map(|row| row.wrong.iter().map(|wrong| on(wrong.rank, row.problem(wrong))));
-    let steps = step.iter().filter_map(|row| Some(on(row.rank?, row.problem()?)));
-    let overlap = overlap.wrong.iter().map(|wrong| on(wrong.rank, wrong.problem.clone()));
-    sums.chain(steps).chain(overlap).collect()
+/// Brings the workers together on the devices that are to be looked at; none, on all ranks, where any of them fails.
+fn begin(meeting: &Meeting, control: &Job, wish: &Wish, desk: &mut Desk) -> Result<Option<Job>, Error> {
+    if facts::cannot_begin(&desk.report.problems, wish, control.place.world_size) {
+        return Ok(None);
+    }
+    let comm = Comm { backend: wish.backend, timeout_s: NCCL_TIMEOUT_S, ..Comm::default() };
+    let job = meeting.job(wish.device, &comm);
+    let told = tell(control, &job.as_ref().err().map(|e| Failure::of(e, in_words)), "start of the ranks")?;
+    let failed = told.iter().any(Option::is_some);
+    desk.report.problems.extend(blamed(told, control));
+    Ok(job.ok().filter(|_| !failed))
+}
+
+/// How something failed on a rank.
+#[derive(Debug, Serialize, Deserialize)]
+struct Failure {
+    words: String,
+    /// Whether all that is known there is that others did not come.
+    waited: bool,
+}
+
+impl Failure {
+    fn of(e: &Error, words: fn(&Error) -> String) -> Failure {
+        Failure { words: words(e), waited: matches!(e, Error::Collective(e) if e.is_timeout()) }
+    }
+}
+
+/// The ranks that failed, without those that only waited for them.
+fn blamed(told: Vec<Option<Failure>>, control: &Job) -> Vec<Problem> {
+    let all_waited = told.iter().flatten().all(|failure| failure.waited);
+    let failures = told.into_iter().enumerate().filter_map(|(rank, failure)| Some((rank, failure?)));
+    let culprits = failures.filter(|(_, failure)| all_waited || !failure.waited);
+    culprits.map(|(rank, failure)| Problem::of(control, rank, failure.words)).collect()
 }
 
 /// What each rank says, in rank order.
-fn tell<T: Serialize + DeserializeOwned>(job: &Job, mine: &T, phase: &'static str) -> Result<Vec<T>, Error> {
+fn tell<T: Serialize + DeserializeOwned>(control: &Job, mine: &T, phase: &'static str) -> Result<Vec<T>, Error> {
     let bytes = serde_json::to_vec(mine).unwrap_or_default();
-    let all = job.collective.all_gather(bytes, Label::new(0, phase))?;
+    let all = control.collective.all_gather(bytes, Label::new(0, phase))?;
     let read = |(rank, bytes): (usize, &Vec<u8>)| {
         serde_json::from_slice(bytes).map_err(|e| {
-            let host = job.hosts.get(rank).map_or("?", String::as_str);
+            let host = control.hosts.get(rank).map_or("?", String::as_str);
             Error::Usage(format!(
                 "rank {rank} on {host} answers as another version of jcs would ({e}): give all hosts the same"
             ))
         })
     };
     all.iter().enumerate().map(read).collect()
+}
+
+/// An error, without advice on settings that only training has.
+fn in_words(e: &Error) -> String {
+    match e {
+        Error::Collective(collectives::Error::Timeout { label, .. } | collectives::Error::Failed { label, .. }) => {
+            format!("{label}: {}", essence(e))
+        }
+        _ => essence(e),
+    }
+}
+
+/// The same without where it was.
+fn essence(e: &Error) -> String {
+    match e {
+        Error::Collective(collectives::Error::Timeout { seconds, .. }) => {
+            format!("the other workers did not answer within {seconds} s")
+        }
+        Error::Collective(collectives::Error::Failed { problem, .. }) => problem.clone(),
+        other => other.to_string(),
+    }
 }
 
 /// The middle of some numbers, NaN of none.
@@ -161,28 +196,6 @@ fn scientific(x: Option<f64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sums::WrongSums;
-
-    #[test]
-    fn every_problem_has_its_rank_and_host() {
-        let hosts = ["a".to_owned(), "b".to_owned()];
-        let wrong = vec![WrongSums { rank: 1, elements: 3 }];
-        let sums = [SumRow { wrong, ..SumRow::example(Verdict::Wrong) }, SumRow::example(Verdict::Ok)];
-        let step = [
-            StepRow { verdict: Verdict::Wrong, weights_difference: Some(0.5), ..StepRow::example(0) },
-            StepRow::example(1),
-            StepRow::no_gpu(false),
-        ];
-        let found = problems(&hosts, &sums, &step, &Overlap::none("alone"));
-        let texts: Vec<String> = found.iter().map(|p| format!("{} {}: {}", p.rank, p.host, p.problem)).collect();
-        assert_eq!(
-            texts,
-            [
-                "1 b: all-reduce of 1 MiB (float32): 3 of 262144 sums are wrong",
-                "0 a: a training step on cuda:0 differs from the CPU's: loss by 1.0e-5, weights by 5.0e-1, more than 1.0e-3",
-            ]
-        );
-    }
 
     #[test]
     fn the_median_is_in_the_middle() {

@@ -1,7 +1,8 @@
 //! How much of the communication the backward pass hides, and whether the gradients are the same then.
 
+use super::report::Verdict;
 use super::step::{Size, Trainee, difference};
-use super::{Verdict, finite, median, tell};
+use super::{finite, median, tell};
 use crate::job::Job;
 use crate::{Error, ddp};
 use serde::{Deserialize, Serialize};
@@ -96,7 +97,7 @@ impl Overlap {
 struct Seen {
     on: Times,
     off: Times,
-    /// Of the weights after all steps with overlap.
+    /// Of the weights after all steps, with overlap and without.
     digest: String,
     weights_difference: Option<f64>,
 }
@@ -153,7 +154,7 @@ fn by_turns(job: &Job, mut pair: [Trainee; 2]) -> Result<(usize, Seen), Error> {
     let [on, off] = [0, 1].map(|i| medians(&turns.iter().map(|turn| turn[i]).collect::<Vec<_>>()));
     let (with, without) = (pair[0].weights(), pair[1].weights());
     let weights_difference = finite(difference(&with, &without, Some(&base)));
-    Ok((samples, Seen { on, off, digest: digest(&with), weights_difference }))
+    Ok((samples, Seen { on, off, digest: digest(&[with, without]), weights_difference }))
 }
 
 /// One step of each.
@@ -172,10 +173,12 @@ fn timed(trainee: &mut Trainee) -> Result<Times, Error> {
     Ok(Times { step, backward, communication, exposed })
 }
 
-fn digest(weights: &Tensor) -> String {
-    let values: Vec<f32> = weights.try_into().unwrap_or_default();
+fn digest(weights: &[Tensor]) -> String {
     let mut hash = Sha256::new();
-    values.iter().for_each(|value| hash.update(value.to_le_bytes()));
+    for weights in weights {
+        let values: Vec<f32> = weights.try_into().unwrap_or_default();
+        values.iter().for_each(|value| hash.update(value.to_le_bytes()));
+    }
     hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -204,19 +207,26 @@ fn row(overlap: bool, ranks: &[Times]) -> Row {
     Row { overlap, seconds, hidden: if hidden.is_finite() { hidden.clamp(0.0, 1.0) } else { 0.0 } }
 }
 
-/// Ranks whose weights are not those of rank 0, or not those that come without overlap.
+/// Ranks whose weights are not those of rank 0; where there are none, those whose weights are not those that come without
+/// overlap: ranks that differ soon change each other's.
 fn wrong(seen: &[Seen]) -> Vec<Wrong> {
-    let problem = |s: &Seen| match s.weights_difference {
-        _ if seen.first().is_some_and(|first| first.digest != s.digest) => {
-            Some("after some steps its weights are not those of rank 0".to_owned())
-        }
+    let first = seen.first().map(|first| first.digest.as_str());
+    let apart = |s: &Seen| {
+        (first != Some(&*s.digest)).then(|| "after some steps its weights are not those of rank 0".to_owned())
+    };
+    let astray = |s: &Seen| match s.weights_difference {
         None => Some("after some steps its weights are no numbers".to_owned()),
         Some(difference) if difference > TOLERANCE => {
             Some(format!("with overlap its weights come out differently, by {difference:.1e} of how far they moved"))
         }
         Some(_) => None,
     };
-    seen.iter().enumerate().filter_map(|(rank, s)| Some(Wrong { rank, problem: problem(s)? })).collect()
+    let all = |problem: &dyn Fn(&Seen) -> Option<String>| {
+        let found = seen.iter().enumerate().filter_map(|(rank, s)| Some(Wrong { rank, problem: problem(s)? }));
+        found.collect::<Vec<_>>()
+    };
+    let apart = all(&apart);
+    if apart.is_empty() { all(&astray) } else { apart }
 }
 
 #[cfg(test)]
@@ -256,6 +266,13 @@ mod tests {
     }
 
     #[test]
+    fn other_weights_have_another_digest() {
+        let of = |values: [f32; 2]| digest(&[Tensor::from_slice(&values), Tensor::from_slice(&[1.0f32])]);
+        assert_eq!(of([1.0, 2.0]), of([1.0, 2.0]));
+        assert_ne!(of([1.0, 2.0]), of([1.0, 2.5]));
+    }
+
+    #[test]
     fn ranks_that_drift_apart_are_named() {
         let seen = |digest: &str, weights_difference| Seen {
             on: Times::default(),
@@ -263,8 +280,11 @@ mod tests {
             digest: digest.into(),
             weights_difference,
         };
-        let all =
-            [seen("a", Some(0.0)), seen("b", Some(0.0)), seen("a", Some(0.5)), seen("a", None), seen("a", Some(1e-4))];
-        assert_eq!(wrong(&all).iter().map(|wrong| wrong.rank).collect::<Vec<_>>(), [1, 2, 3]);
+        let ranks = |all: &[Seen]| wrong(all).iter().map(|wrong| wrong.rank).collect::<Vec<_>>();
+        assert_eq!(ranks(&[seen("a", Some(0.5)), seen("b", Some(0.5)), seen("a", Some(0.0))]), [1]);
+        assert_eq!(
+            ranks(&[seen("a", Some(0.0)), seen("a", Some(0.5)), seen("a", None), seen("a", Some(1e-4))]),
+            [1, 2]
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! Training steps of a network made of nothing but a seed: a [`Trainee`], and whether a step on this worker's device comes out
 //! as it does on a CPU.
 
-use super::{Verdict, finite, median, scientific, tell};
+use super::report::{Problem, Verdict};
+use super::{finite, median, scientific, tell};
 use crate::ddp::{self, Limits, Reducer};
 use crate::job::Job;
 use crate::network::{Description, Input, Network, Output};
@@ -238,8 +239,12 @@ impl StepRow {
         }
     }
 
-    /// What is wrong, in words.
-    pub(super) fn problem(&self) -> Option<String> {
+    /// What is wrong.
+    pub(super) fn problem(&self, control: &Job) -> Option<Problem> {
+        Some(Problem::of(control, self.rank?, self.words()?))
+    }
+
+    fn words(&self) -> Option<String> {
         let by = || {
             let (loss, weights) = (scientific(self.loss_difference), scientific(self.weights_difference));
             format!("loss by {loss}, weights by {weights}")
@@ -261,8 +266,8 @@ impl StepRow {
 }
 
 /// One step on each worker's device and on its CPU. `has_gpus`: a worker could compute on one.
-pub(super) fn compare(job: &Job, has_gpus: bool) -> Result<Vec<StepRow>, Error> {
-    let all = tell(job, &both(job.device), "training steps of the ranks")?;
+pub(super) fn compare(job: &Job, control: &Job, has_gpus: bool) -> Result<Vec<StepRow>, Error> {
+    let all = tell(control, &both(job.device), "training steps of the ranks")?;
     let host = |rank: usize| job.hosts.get(rank).cloned().unwrap_or_default();
     let mut rows: Vec<StepRow> =
         all.into_iter().enumerate().map(|(rank, compared)| StepRow::of(rank, host(rank), compared)).collect();
@@ -339,6 +344,15 @@ impl Compared {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_step_that_differs_is_told_in_words() {
+        let row = StepRow { verdict: Verdict::Wrong, weights_difference: Some(0.5), ..StepRow::example(0) };
+        let words =
+            "a training step on cuda:0 differs from the CPU's: loss by 1.0e-5, weights by 5.0e-1, more than 1.0e-3";
+        assert_eq!(row.words().as_deref(), Some(words));
+        assert_eq!((StepRow::example(1).words(), StepRow::no_gpu(false).words()), (None, None));
+    }
 
     #[test]
     fn a_cpu_repeats_itself_and_a_gpu_comes_close() {

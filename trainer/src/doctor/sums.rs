@@ -1,9 +1,10 @@
 //! All-reduces of whole numbers, whose sums are exact in any order: are they right, and how fast?
 
-use super::{Verdict, finite, median, tell};
+use super::report::{Problem, Verdict};
+use super::{Failure, blamed, essence, finite, tell};
 use crate::job::Job;
 use crate::{Error, ddp};
-use collectives::Label;
+use collectives::{Label, Moment};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 use torch_ext::DeviceBuffer;
@@ -17,7 +18,7 @@ const ROUNDS: [(usize, Kind, usize); 6] = [
     (64 << 20, Kind::Float, 5),
     (1 << 20, Kind::Double, 20),
 ];
-/// Repetitions before those that count: the first connects the ranks.
+/// Repetitions before those that count: the first connects the ranks, and waits for the last of them.
 const WARM_UP: usize = 2;
 /// The numbers of rank 0 are 1, 2, … up to this, again and again: a prime, so that no part looks like another.
 const PERIOD: i64 = 251;
@@ -35,12 +36,14 @@ pub(super) struct SumRow {
     pub(super) kind: &'static str,
     /// That were timed.
     pub(super) repetitions: usize,
-    /// Median of the repetitions on the slowest rank.
+    /// Of one of them, where all follow each other without a pause, on the slowest rank.
     pub(super) seconds: Option<f64>,
     /// 2 (n − 1) / n × bytes / seconds, as nccl-tests has it.
     pub(super) bus_bandwidth: Option<f64>,
     /// Ranks that got wrong sums.
     pub(super) wrong: Vec<WrongSums>,
+    /// Ranks on which it failed.
+    pub(super) failed: Vec<Problem>,
 }
 
 /// A rank that got wrong sums.
@@ -52,7 +55,7 @@ pub(super) struct WrongSums {
 }
 
 /// What a rank saw of a row.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 struct Seen {
     seconds: f64,
     wrong: i64,
@@ -71,10 +74,11 @@ impl SumRow {
             seconds: Some(seconds),
             bus_bandwidth: bus_bandwidth(bytes, seen.len(), seconds),
             wrong,
+            failed: Vec::new(),
         }
     }
 
-    /// One that a worker without others does not try.
+    /// One without numbers.
     fn untried((bytes, kind, _): (usize, Kind, usize)) -> SumRow {
         let row = SumRow::of((bytes, kind, 0), &[]);
         SumRow { verdict: Verdict::None, seconds: None, bus_bandwidth: None, ..row }
@@ -88,20 +92,57 @@ impl SumRow {
         }
     }
 
-    /// What is wrong on a rank, in words.
-    pub(super) fn problem(&self, wrong: &WrongSums) -> String {
+    fn name(&self) -> String {
+        format!("all-reduce of {} ({})", self.size(), self.kind)
+    }
+
+    fn failure(&self, failed: &Problem) -> String {
+        format!("{}: {}", self.name(), failed.problem)
+    }
+
+    /// How many wrong sums a rank got, in words.
+    fn problem(&self, wrong: &WrongSums) -> String {
         let elements = self.bytes / if self.kind == "float64" { 8 } else { 4 };
-        format!("all-reduce of {} ({}): {} of {elements} sums are wrong", self.size(), self.kind, wrong.elements)
+        format!("{}: {} of {elements} sums are wrong", self.name(), wrong.elements)
     }
 }
 
-/// Adds up, on all ranks together.
-pub(super) fn measure(job: &Job) -> Result<Vec<SumRow>, Error> {
-    if job.place.world_size == 1 {
-        return Ok(ROUNDS.iter().map(|&round| SumRow::untried(round)).collect());
+/// Everything that is wrong, in the order of the rows.
+pub(super) fn problems(rows: &[SumRow], control: &Job) -> Vec<Problem> {
+    let of_row = |row: &SumRow| {
+        let wrong: Vec<Problem> =
+            row.wrong.iter().map(|wrong| Problem::of(control, wrong.rank, row.problem(wrong))).collect();
+        let failed = row.failed.iter().map(|failed| Problem { problem: row.failure(failed), ..failed.clone() });
+        wrong.into_iter().chain(failed).collect::<Vec<_>>()
+    };
+    rows.iter().flat_map(of_row).collect()
+}
+
+/// Adds up, on all ranks of `job` together; `control` hears of it, whatever becomes of the sums. After a size that fails
+/// nothing is tried.
+pub(super) fn measure(job: &Job, control: &Job) -> Result<Vec<SumRow>, Error> {
+    let mut rows = Vec::new();
+    let mut sound = job.place.world_size > 1;
+    for &round in &ROUNDS {
+        if !sound {
+            rows.push(SumRow::untried(round));
+            continue;
+        }
+        let mine = add_up(job, round).map_err(|e| Failure::of(&e, essence));
+        let row = row(round, tell(control, &mine, PHASE)?, control);
+        sound = row.failed.is_empty();
+        rows.push(row);
     }
-    let row = |&round: &(usize, Kind, usize)| Ok(SumRow::of(round, &tell(job, &add_up(job, round)?, PHASE)?));
-    ROUNDS.iter().map(row).collect()
+    Ok(rows)
+}
+
+fn row(round: (usize, Kind, usize), told: Vec<Result<Seen, Failure>>, control: &Job) -> SumRow {
+    let (seen, failures): (Vec<_>, Vec<_>) =
+        told.into_iter().map(|told| (told.as_ref().ok().copied(), told.err())).unzip();
+    match seen.into_iter().collect::<Option<Vec<Seen>>>() {
+        Some(seen) => SumRow::of(round, &seen),
+        None => SumRow { verdict: Verdict::Wrong, failed: blamed(failures, control), ..SumRow::untried(round) },
+    }
 }
 
 fn add_up(job: &Job, (bytes, kind, repetitions): (usize, Kind, usize)) -> Result<Seen, Error> {
@@ -109,20 +150,19 @@ fn add_up(job: &Job, (bytes, kind, repetitions): (usize, Kind, usize)) -> Result
     let numbers = numbers(bytes, kind).to_device(job.device);
     let mine = &numbers * factor(job.place.rank.0);
     let expected = &numbers * (0..job.place.world_size).map(factor).sum::<f64>();
-    let mut buffer = mine.empty_like();
-    let (mut seconds, mut wrong) = (Vec::new(), 0);
+    let all = mine.unsqueeze(0).repeat([(WARM_UP + repetitions) as i64, 1]);
+    let mut pending = Vec::new();
+    // One after the other without a pause: a rank that is late delays the first, which is not timed.
     for repetition in 0..WARM_UP + repetitions {
-        buffer.copy_(&mine);
-        // All begin together, so that none counts its wait for a late one as the sum's time.
-        job.collective.barrier(label)?;
-        let span = job.collective.all_reduce(DeviceBuffer::new(&buffer).map_err(ddp::Error::from)?, label).wait()?;
-        job.collective.settle()?;
-        wrong = buffer.ne_tensor(&expected).sum(Kind::Int64).int64_value(&[]).max(wrong);
-        if repetition >= WARM_UP {
-            seconds.push(span.duration().as_secs_f64());
-        }
+        let buffer = DeviceBuffer::new(&all.select(0, repetition as i64)).map_err(ddp::Error::from)?;
+        pending.push(job.collective.all_reduce(buffer, label));
     }
-    Ok(Seen { seconds: median(seconds), wrong })
+    let spans = pending.into_iter().map(|pending| pending.wait()).collect::<Result<Vec<_>, _>>()?;
+    job.collective.settle()?;
+    let finished = |i: usize| spans.get(i).map_or_else(Moment::now, |span| span.finished.clone());
+    let seconds = finished(WARM_UP - 1).until(&finished(WARM_UP + repetitions - 1)).as_secs_f64() / repetitions as f64;
+    let wrong = all.ne_tensor(&expected).sum_dim_intlist([1i64].as_slice(), false, Kind::Int64).max().int64_value(&[]);
+    Ok(Seen { seconds, wrong })
 }
 
 /// Rank 0's.

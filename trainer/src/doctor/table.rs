@@ -2,17 +2,16 @@
 
 use super::facts::{Host, by_value};
 use super::overlap::Overlap;
+use super::report::{Problem, Report, Verdict};
+use super::scientific;
 use super::step::StepRow;
-use super::sums::SumRow;
-use super::{Problem, Verdict, scientific};
 
 /// Longer lines of words are broken. The launcher puts the rank before each.
 const WIDTH: usize = 98;
 
 /// What there is: a row a host, then what is to be said of them.
-pub(super) fn hosts(hosts: &[Host], differences: &[String], workers: usize, collectives: &str) -> String {
-    let head =
-        format!("jcs doctor: {} on {}; sums: {collectives}", count(workers, "worker"), count(hosts.len(), "host"));
+pub(super) fn hosts(Report { workers, hosts, differences, .. }: &Report) -> String {
+    let head = format!("jcs doctor: {} on {}", count(*workers, "worker"), count(hosts.len(), "host"));
     let mut rows = vec![cells(["", "host", "ranks", "cores", "threads", "memory", "GPUs", "driver", "CUDA", "NCCL"])];
     rows.extend(hosts.iter().map(host_row));
     let mut lines = vec![head, String::new(), "Hosts".into()];
@@ -70,8 +69,10 @@ fn gpu_lines(host: &Host) -> Vec<String> {
 }
 
 /// Whether sums are right, and how fast they come.
-pub(super) fn sums(rows: &[SumRow], workers: usize) -> String {
-    let mut lines = vec![String::new(), format!("All-reduce of whole numbers, by {}", count(workers, "worker"))];
+pub(super) fn sums(report: &Report) -> String {
+    let (rows, by) = (&report.sums, report.collectives.as_deref().unwrap_or("none"));
+    let mut lines =
+        vec![String::new(), format!("All-reduce of whole numbers by {}; {by}", count(report.workers, "worker"))];
     if rows.iter().all(|row| row.verdict == Verdict::None) {
         lines.extend(grid(&[cells([verdict(Verdict::None), "alone: one worker has nothing to add up"])]));
         return joined(lines);
@@ -79,7 +80,13 @@ pub(super) fn sums(rows: &[SumRow], workers: usize) -> String {
     let mut table = vec![cells(["", "size", "type", "sums", "time", "bus bandwidth"])];
     table.extend(rows.iter().map(|row| {
         let wrong: Vec<usize> = row.wrong.iter().map(|wrong| wrong.rank).collect();
-        let sums = if wrong.is_empty() { "right".into() } else { format!("wrong on rank {}", ranges(&wrong)) };
+        let failed: Vec<usize> = row.failed.iter().map(|failed| failed.rank).collect();
+        let sums = match row.verdict {
+            Verdict::Ok => "right".into(),
+            Verdict::Wrong if wrong.is_empty() => format!("failed on rank {}", ranges(&failed)),
+            Verdict::Wrong => format!("wrong on rank {}", ranges(&wrong)),
+            Verdict::None => "not tried".into(),
+        };
         let (time, rate) = (option(row.seconds, time), option(row.bus_bandwidth, rate));
         cells([verdict(row.verdict), &row.size(), row.kind, &sums, &time, &rate])
     }));
@@ -284,6 +291,7 @@ fn joined(lines: Vec<String>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sums::SumRow;
     use super::*;
 
     fn assert_narrow(text: &str) {
@@ -293,11 +301,11 @@ mod tests {
     #[test]
     fn hosts_stand_in_rows_and_reasons_below() {
         let all = [Host::example("node-a", &[0, 1]), Host::example("node-b", &[2, 3, 5])];
-        let text = hosts(&all, &[], 5, "mpi (Open MPI v5.0.11)");
+        let text = hosts(&Report { hosts: all.to_vec(), ..Report::begun(5) });
         assert_eq!(
             text,
             "\
-jcs doctor: 5 workers on 2 hosts; sums: mpi (Open MPI v5.0.11)
+jcs doctor: 5 workers on 2 hosts
 
 Hosts
          host    ranks  cores  threads    memory  GPUs  driver  CUDA  NCCL
@@ -313,7 +321,8 @@ Hosts
     #[test]
     fn gpus_have_a_line_each_and_differences_are_told() {
         let all = [Host::example("gpu01", &[0]).with_gpus(), Host::example("gpu02", &[1])];
-        let text = hosts(&all, &super::super::facts::differences(&all), 2, "mpi");
+        let differences = super::super::facts::differences(&all);
+        let text = hosts(&Report { hosts: all.to_vec(), differences, ..Report::begun(2) });
         assert!(text.contains("gpu01 GPU 7: NVIDIA H100 80GB HBM3, 80.0 GiB, GPU-07070707-0707-"), "{text}");
         assert!(text.contains("different NVIDIA driver: 580.65.06 on gpu01; none on gpu02\n"), "{text}");
         assert!(text.contains("no GPU on gpu02: "), "{text}");
@@ -323,18 +332,24 @@ Hosts
     #[test]
     fn wrong_sums_are_seen() {
         let wrong = [1, 2, 3].map(|rank| super::super::sums::WrongSums { rank, elements: 1 }).to_vec();
-        let rows = [SumRow::example(Verdict::Ok), SumRow { wrong, ..SumRow::example(Verdict::Wrong) }];
+        let failed = vec![Problem { rank: 1, host: "h".into(), problem: "no answer".into() }];
+        let failed = SumRow { failed, seconds: None, bus_bandwidth: None, ..SumRow::example(Verdict::Wrong) };
+        let rows = vec![SumRow::example(Verdict::Ok), SumRow { wrong, ..SumRow::example(Verdict::Wrong) }, failed];
+        let said = |rows, workers| {
+            sums(&Report { sums: rows, collectives: Some("mpi (Open MPI v5.0.11)".into()), ..Report::begun(workers) })
+        };
         assert_eq!(
-            sums(&rows, 2),
+            said(rows, 2),
             "
-All-reduce of whole numbers, by 2 workers
+All-reduce of whole numbers by 2 workers; mpi (Open MPI v5.0.11)
           size  type     sums                  time  bus bandwidth
   ok     1 MiB  float32  right              1.00 ms      1.05 GB/s
   WRONG  1 MiB  float32  wrong on rank 1-3  1.00 ms      1.05 GB/s
+  WRONG  1 MiB  float32  failed on rank 1         ?              ?
 "
         );
         let alone = SumRow { verdict: Verdict::None, ..SumRow::example(Verdict::None) };
-        assert!(sums(&[alone], 1).ends_with("  none   alone: one worker has nothing to add up\n"));
+        assert!(said(vec![alone], 1).ends_with("  none   alone: one worker has nothing to add up\n"));
     }
 
     #[test]
