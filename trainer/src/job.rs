@@ -94,7 +94,10 @@ impl Meeting {
 
     /// The job on CPUs, by MPI where there are several workers: nothing about it can fail.
     pub fn on_cpus(&self) -> Job {
-        let collective = self.mpi.clone().map_or_else(|| Arc::new(Alone) as Arc<dyn Collective>, |mpi| mpi);
+        let collective: Arc<dyn Collective> = match &self.mpi {
+            Some(mpi) => mpi.clone(),
+            None => Arc::new(Alone),
+        };
         self.with(Device::Cpu, collective)
     }
 
