@@ -152,7 +152,12 @@ impl Facts {
             Some(why) if wish.device == Device::Cuda => Some(format!("--device cuda, but {why}")),
             Some(why) if wish.backend == Backend::Nccl => Some(format!("--backend nccl, but {why}")),
             Some(why) if a_gpu_is_used => Some(format!("other workers have a GPU, but here {why}")),
-            Some(why) if self.has_gpus() => Some(format!("there is a GPU, but {why}")),
+            Some(why) if self.has_gpus() => {
+                let there = self.driver.as_ref().filter(|_| self.gpus.is_empty());
+                let there =
+                    there.map_or("there is a GPU".into(), |driver| format!("the kernel runs NVIDIA's driver {driver}"));
+                Some(format!("{there}, but {why} (--device cpu where that is meant to be so)"))
+            }
             Some(_) => None,
         }
     }
@@ -287,13 +292,14 @@ mod tests {
         assert_eq!(problem(&gpus, Device::Auto, Backend::Auto, true), "");
         assert!(problem(&gpus, Device::Cpu, Backend::Nccl, true).contains("--backend mpi"));
         let broken = Facts { no_gpu: Some("libtorch finds no usable GPU".into()), ..gpus.clone() };
-        let said = "there is a GPU, but libtorch finds no usable GPU";
+        let said = "there is a GPU, but libtorch finds no usable GPU (--device cpu where that is meant to be so)";
         assert_eq!(problem(&broken, Device::Auto, Backend::Auto, false), said);
         assert_eq!(problem(&broken, Device::Cpu, Backend::Auto, false), "");
         assert_eq!(problem(&broken, Device::Auto, Backend::Mpi, false), "");
         // The kernel has the driver, the container has no library of it.
         let contained = Facts { gpus: Vec::new(), ..broken };
-        assert_eq!(problem(&contained, Device::Auto, Backend::Auto, false), said);
+        let said = problem(&contained, Device::Auto, Backend::Auto, false);
+        assert!(said.starts_with("the kernel runs NVIDIA's driver 580.65.06, but "), "{said}");
         let hidden = Facts { visible: Some(String::new()), ..contained };
         assert_eq!(problem(&hidden, Device::Auto, Backend::Auto, false), "");
         let no_nccl = Facts { no_nccl: Some("it does not load".into()), ..gpus };
