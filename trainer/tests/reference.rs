@@ -187,6 +187,8 @@ fn classifier_and_attention_are_the_official_ones() {
 /// With libtorch's own kernels. Adam's first step is `lr · sign(gradient)`, and two values of `conv1_1` have a
 /// gradient of a thousandth of the tensor's; there oneDNN's kernels round to the other sign (PyTorch's own
 /// Python, too: 5.3e-5 apart in the same two values with `torch.backends.mkldnn.enabled`, 1e-5 kept without).
+/// Without oneDNN, too, the number of threads and the CPU's instructions decide how those two come out: within 1e-5 with AVX2
+/// on an AMD, 1.1e-5 apart with two threads and AVX-512 on an Intel. So they alone may be half a step apart.
 #[test]
 fn four_adam_steps_are_the_official_ones() {
     let were_on = torch_ext::set_onednn(false).unwrap();
@@ -217,8 +219,10 @@ fn train_four_steps() {
     for (name, theirs) in r.iter().filter(|(name, _)| *name != "losses") {
         let n = theirs.size()[0];
         let ours = store.get(name).unwrap().detach().flatten(0, -1).narrow(0, 0, n);
-        let apart = (ours - theirs).abs().max().double_value(&[]);
-        assert!(apart <= 1e-5, "{name}: {apart:.2e} apart");
+        let apart = (ours - theirs).abs();
+        let (most, outside) = (apart.max().double_value(&[]), apart.gt(1e-5).sum(Kind::Int64).int64_value(&[]));
+        let (limit, may_be) = if name == "vgg16.conv1_1.conv.weight" { (1.25e-5, 2) } else { (1e-5, 0) };
+        assert!(most <= limit && outside <= may_be, "{name}: {most:.2e} apart, {outside} values by more than 1e-5");
     }
 }
 
