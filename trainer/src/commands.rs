@@ -141,8 +141,7 @@ fn run_predict(args: &Predict, place: Place, side_channel: Arc<SideChannel>, sto
 }
 
 fn run_doctor(args: &Doctor, place: Place, side_channel: Arc<SideChannel>, stop: StopFlag) -> Result<Exit, Error> {
-    let meeting = Meeting::join(place, side_channel, stop, doctor::TIMEOUT)?;
     let wish = doctor::Wish { device: args.device, backend: args.backend, json: args.json.as_deref() };
-    let job = doctor::run(&meeting, &wish, print)?;
-    job.leave(Exit::Done, 0)
+    let meet = || Meeting::join(place, side_channel, stop, doctor::TIMEOUT);
+    doctor::run(&place, &wish, meet, print)?.leave(Exit::Done, 0)
 }

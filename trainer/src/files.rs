@@ -1,7 +1,9 @@
 //! Writing files so that nothing half-written is ever left in place of something good.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Writes a new file and waits until it is on disk.
@@ -32,17 +34,54 @@ pub(crate) fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Whether a file is, or would be, one of its own: not a link, a pipe or a device, which [`put`] writes into.
-pub(crate) fn is_plain(file: &Path) -> bool {
-    file.symlink_metadata().map_or(true, |known| known.is_file())
+/// Where an output goes that the user has named.
+#[derive(Clone, Debug)]
+pub(crate) enum Target {
+    /// A file of its own, found through links; it is replaced in one go.
+    Plain(PathBuf),
+    /// What this process says goes there, too (`/dev/stdout`): it comes after it.
+    StandardOutput,
+    /// A pipe or a device, written into.
+    Stream(PathBuf),
 }
 
-/// Replaces a plain file in one go, and writes into what is none (`/dev/stdout`).
-pub(crate) fn put(file: &Path, bytes: &[u8]) -> io::Result<()> {
-    match is_plain(file) {
-        true => replace(file, bytes),
-        false => OpenOptions::new().write(true).truncate(true).open(file)?.write_all(bytes),
+impl Target {
+    /// What `file` is, or would be. An error where nothing can be written: a folder, or a link to nothing.
+    pub(crate) fn of(file: &Path) -> io::Result<Target> {
+        if file.symlink_metadata().is_err() {
+            return Ok(Target::Plain(file.to_owned()));
+        }
+        let known = file.metadata()?;
+        match known.file_type() {
+            _ if is_standard_output(&known) => Ok(Target::StandardOutput),
+            kind if kind.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+            kind if kind.is_file() => Ok(Target::Plain(file.canonicalize()?)),
+            _ => Ok(Target::Stream(file.to_owned())),
+        }
     }
+
+    /// Whether it can be written again and again, each time anew.
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(self, Target::Plain(_))
+    }
+
+    /// Writes all of it.
+    pub(crate) fn put(&self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Target::Plain(file) => replace(file, bytes),
+            Target::StandardOutput => {
+                let mut out = io::stdout().lock();
+                out.write_all(bytes)?;
+                out.flush()
+            }
+            Target::Stream(file) => OpenOptions::new().write(true).open(file)?.write_all(bytes),
+        }
+    }
+}
+
+fn is_standard_output(known: &Metadata) -> bool {
+    let out = io::stdout().as_fd().try_clone_to_owned().and_then(|out| File::from(out).metadata());
+    out.is_ok_and(|out| (out.dev(), out.ino()) == (known.dev(), known.ino()))
 }
 
 /// Makes a rename or removal in the file's folder durable.

@@ -10,16 +10,17 @@ mod step;
 mod sums;
 mod table;
 
-use crate::Error;
 use crate::job::{Job, Meeting};
 use crate::whereabouts::enter;
+use crate::{Error, ddp};
 use collectives::Label;
-use overlap::Overlap;
 use protocol::config::{Backend, Comm, Device};
+use protocol::env::Place;
 use protocol::message::Phase;
 use report::{Desk, Problem, Verdict};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
@@ -55,20 +56,36 @@ impl Wish<'_> {
 /// Looks, checks and measures, on all workers together, and returns the job that they came to, to be left. On rank 0 `say`
 /// gets the text, part by part. An error of the kind [`Error::Unsound`] where a check of this rank came out wrong, or could
 /// not be made; the report is out by then.
-pub fn run(meeting: &Meeting, wish: &Wish, say: impl Fn(&str)) -> Result<Job, Error> {
+pub fn run(
+    place: &Place,
+    wish: &Wish,
+    meet: impl FnOnce() -> Result<Meeting, Error>,
+    say: impl Fn(&str),
+) -> Result<Job, Error> {
     wish.check()?;
+    let mut desk = Desk::open(place, wish.json, &say)?;
+    let met = meet();
+    if let Err(e) = &met {
+        let (rank, host) = (place.rank.0, protocol::side_channel::host_name());
+        desk.report.problems.push(Problem { rank, host, problem: in_words(e) });
+        desk.end()?;
+    }
+    let meeting = met?;
     let control = meeting.on_cpus();
-    let mut desk = Desk::open(&control, wish.json, &say)?;
-    let examined = examine(meeting, &control, wish, &mut desk);
+    let examined = examine(&meeting, &control, wish, &mut desk);
     if let Err(e) = &examined {
         desk.report.problems.push(Problem::of(&control, control.place.rank.0, in_words(e)));
     }
     desk.end()?;
-    let job = examined.map_err(|e| Error::Unsound(in_words(&e)))?;
+    let unsound = |e: Error| Error::Unsound(in_words(&e));
+    let job = examined.map_err(unsound)?;
     // The report is out before any rank ends the job.
-    control.collective.barrier(Label::new(0, "report"))?;
+    let waited = control.collective.barrier(Label::new(0, "report"));
     let mine = desk.report.problems.into_iter().find(|problem| problem.rank == control.place.rank.0);
-    mine.map_or(Ok(job), |mine| Err(Error::Unsound(mine.problem)))
+    match mine {
+        Some(mine) => Err(Error::Unsound(mine.problem)),
+        None => waited.map(|()| job).map_err(|e| unsound(e.into())),
+    }
 }
 
 fn examine(meeting: &Meeting, control: &Job, wish: &Wish, desk: &mut Desk) -> Result<Job, Error> {
@@ -82,7 +99,7 @@ fn examine(meeting: &Meeting, control: &Job, wish: &Wish, desk: &mut Desk) -> Re
     desk.report.collectives = Some(job.collective.name());
     enter(Phase::Check);
     desk.report.sums = sums::measure(&job, control)?;
-    let sound = desk.report.sums.iter().all(|row| row.failed.is_empty());
+    let added = desk.report.sums.iter().all(|row| row.failed.is_empty());
     desk.report.problems.extend(sums::problems(&desk.report.sums, control));
     desk.publish(table::sums(&desk.report))?;
     enter(Phase::Check);
@@ -90,16 +107,13 @@ fn examine(meeting: &Meeting, control: &Job, wish: &Wish, desk: &mut Desk) -> Re
     desk.report.problems.extend(desk.report.step.iter().filter_map(|row| row.problem(control)));
     desk.publish(table::steps(&desk.report.step))?;
     enter(Phase::Check);
-    desk.report.overlap = match sound && desk.report.step.iter().all(|row| row.verdict != Verdict::Wrong) {
-        true => overlap::measure(&job)?,
-        false => Overlap::none(UNTRIED),
-    };
-    let wrong = &desk.report.overlap.wrong;
-    let wrong = wrong.iter().map(|wrong| Problem::of(control, wrong.rank, wrong.problem.clone()));
-    desk.report.problems.extend(wrong);
+    if added && desk.report.step.iter().all(|row| row.verdict != Verdict::Wrong) {
+        desk.report.overlap = overlap::measure(&job, control)?;
+    }
+    desk.report.problems.extend(desk.report.overlap.problems());
     desk.publish(table::overlap(&desk.report.overlap))?;
     // What has failed can't be left in peace.
-    Ok(if sound { job } else { control.clone() })
+    Ok(if added && !desk.report.overlap.has_failed() { job } else { control.clone() })
 }
 
 /// Brings the workers together on the devices that are to be looked at; none, on all ranks, where any of them fails.
@@ -109,10 +123,12 @@ fn begin(meeting: &Meeting, control: &Job, wish: &Wish, desk: &mut Desk) -> Resu
     }
     let comm = Comm { backend: wish.backend, timeout_s: NCCL_TIMEOUT_S, ..Comm::default() };
     let job = meeting.job(wish.device, &comm);
-    let told = tell(control, &job.as_ref().err().map(|e| Failure::of(e, in_words)), "start of the ranks")?;
-    let failed = told.iter().any(Option::is_some);
-    desk.report.problems.extend(blamed(told, control));
-    Ok(job.ok().filter(|_| !failed))
+    let mine = job.as_ref().map(drop).map_err(|e| Failure::of(e, in_words));
+    if let Err(problems) = agree(control, mine, "start of the ranks")? {
+        desk.report.problems.extend(problems);
+        return Ok(None);
+    }
+    Ok(job.ok())
 }
 
 /// How something failed on a rank.
@@ -125,16 +141,31 @@ struct Failure {
 
 impl Failure {
     fn of(e: &Error, words: fn(&Error) -> String) -> Failure {
-        Failure { words: words(e), waited: matches!(e, Error::Collective(e) if e.is_timeout()) }
+        Failure { words: words(e), waited: collective(e).is_some_and(collectives::Error::is_timeout) }
     }
 }
 
-/// The ranks that failed, without those that only waited for them.
-fn blamed(told: Vec<Option<Failure>>, control: &Job) -> Vec<Problem> {
-    let all_waited = told.iter().flatten().all(|failure| failure.waited);
-    let failures = told.into_iter().enumerate().filter_map(|(rank, failure)| Some((rank, failure?)));
-    let culprits = failures.filter(|(_, failure)| all_waited || !failure.waited);
-    culprits.map(|(rank, failure)| Problem::of(control, rank, failure.words)).collect()
+/// What each rank came to, in rank order; or, where any failed, those that failed, without those that only waited for them.
+fn agree<T: Serialize + DeserializeOwned>(
+    control: &Job,
+    mine: Result<T, Failure>,
+    phase: &'static str,
+) -> Result<Result<Vec<T>, Vec<Problem>>, Error> {
+    let told = match (tell(control, &mine, phase), mine) {
+        (Ok(told), _) => told,
+        // What failed here has broken the way to the others, too.
+        (Err(_), Err(Failure { words, .. })) => {
+            return Ok(Err(vec![Problem::of(control, control.place.rank.0, words)]));
+        }
+        (Err(e), Ok(_)) => return Err(e),
+    };
+    if told.iter().all(Result::is_ok) {
+        return Ok(Ok(told.into_iter().flatten().collect()));
+    }
+    let failures = || told.iter().enumerate().filter_map(|(rank, told)| Some((rank, told.as_ref().err()?)));
+    let all_waited = failures().all(|(_, failure)| failure.waited);
+    let culprits = failures().filter(|(_, failure)| all_waited || !failure.waited);
+    Ok(Err(culprits.map(|(rank, failure)| Problem::of(control, rank, failure.words.clone())).collect()))
 }
 
 /// What each rank says, in rank order.
@@ -152,24 +183,43 @@ fn tell<T: Serialize + DeserializeOwned>(control: &Job, mine: &T, phase: &'stati
     all.iter().enumerate().map(read).collect()
 }
 
-/// An error, without advice on settings that only training has.
-fn in_words(e: &Error) -> String {
+/// Tries what may fail within libtorch: that is part of what is asked here, and is told in the report alone.
+fn attempt<T>(what: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let tried = catch_unwind(AssertUnwindSafe(what));
+    std::panic::set_hook(hook);
+    tried.unwrap_or_else(|panic| Err(Error::panicked(&*panic)))
+}
+
+/// Where the ranks lost each other, if they did.
+fn collective(e: &Error) -> Option<&collectives::Error> {
     match e {
-        Error::Collective(collectives::Error::Timeout { label, .. } | collectives::Error::Failed { label, .. }) => {
+        Error::Collective(e) | Error::Ddp(ddp::Error::Collective(e)) => Some(e),
+        _ => None,
+    }
+}
+
+/// An error in a line, without advice on settings that only training has.
+fn in_words(e: &Error) -> String {
+    use collectives::Error::{Broken, Failed, Start, Timeout, Unfit};
+    match collective(e) {
+        Some(Timeout { label, .. } | Broken { label, .. } | Failed { label, .. } | Unfit { label, .. }) => {
             format!("{label}: {}", essence(e))
         }
-        _ => essence(e),
+        Some(Start { .. }) | None => essence(e),
     }
 }
 
 /// The same without where it was.
 fn essence(e: &Error) -> String {
-    match e {
-        Error::Collective(collectives::Error::Timeout { seconds, .. }) => {
-            format!("the other workers did not answer within {seconds} s")
-        }
-        Error::Collective(collectives::Error::Failed { problem, .. }) => problem.clone(),
-        other => other.to_string(),
+    use collectives::Error::{Broken, Failed, Start, Timeout, Unfit};
+    match (collective(e), e) {
+        (Some(Timeout { seconds, .. }), _) => format!("the other workers did not answer within {seconds} s"),
+        (Some(Broken { .. }), _) => "not tried, because an earlier operation failed".into(),
+        (Some(Failed { problem, .. } | Unfit { problem, .. }), _) => problem.clone(),
+        (_, Error::Memory(problem)) => format!("out of memory: {problem}"),
+        (Some(Start { .. }) | None, _) => e.to_string().lines().next().unwrap_or_default().to_owned(),
     }
 }
 
@@ -201,5 +251,29 @@ mod tests {
     fn the_median_is_in_the_middle() {
         assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
         assert!(median(Vec::new()).is_nan());
+    }
+
+    #[test]
+    fn what_fails_within_libtorch_is_an_error_in_a_line() {
+        let mismatched = || Ok(tch::Tensor::from_slice(&[1.0, 2.0]) + tch::Tensor::from_slice(&[1.0, 2.0, 3.0]));
+        let said = in_words(&attempt(mismatched).unwrap_err());
+        assert!(
+            said.starts_with("libtorch: Internal torch error: The size of tensor a (2)") && !said.contains('\n'),
+            "{said}"
+        );
+        let short = in_words(&Error::Memory("DefaultCPUAllocator: not enough memory".into()));
+        assert_eq!(short, "out of memory: DefaultCPUAllocator: not enough memory");
+    }
+
+    #[test]
+    fn what_failed_in_a_bucket_is_told_without_advice_for_training() {
+        let label = Label::bucket(3, 1, "gradient all-reduce");
+        let late = || collectives::Error::Timeout { rank: 0, label, seconds: 30.0 };
+        let words = "step 3, bucket 1, gradient all-reduce: the other workers did not answer within 30 s";
+        let bucket = Error::Ddp(ddp::Error::Collective(late()));
+        assert_eq!((in_words(&bucket).as_str(), in_words(&late().into()).as_str()), (words, words));
+        assert!(Failure::of(&bucket, in_words).waited);
+        let broken = Error::Collective(collectives::Error::Broken { rank: 0, label });
+        assert!(!in_words(&broken).contains("rank") && !Failure::of(&broken, essence).waited);
     }
 }

@@ -1,8 +1,8 @@
 //! How much of the communication the backward pass hides, and whether the gradients are the same then.
 
-use super::report::Verdict;
+use super::report::{Problem, Verdict};
 use super::step::{Size, Trainee, difference};
-use super::{finite, median, tell};
+use super::{Failure, agree, attempt, finite, in_words, median};
 use crate::job::Job;
 use crate::{Error, ddp};
 use serde::{Deserialize, Serialize};
@@ -45,18 +45,11 @@ pub(super) struct Row {
     pub(super) hidden: f64,
 }
 
-/// What is wrong on a rank.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Wrong {
-    pub(super) rank: usize,
-    pub(super) problem: String,
-}
-
 /// Steps with overlap and without.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Overlap {
     pub(super) verdict: Verdict,
-    /// Why there is nothing to measure.
+    /// Why there is nothing to measure, or no measurement.
     pub(super) none: Option<String>,
     /// Samples of each worker in a step.
     pub(super) samples: usize,
@@ -71,7 +64,10 @@ pub(super) struct Overlap {
     /// Between the weights after training with overlap and without, relative to how far they moved; the largest of all ranks.
     pub(super) weights_difference: Option<f64>,
     pub(super) tolerance: f64,
-    pub(super) wrong: Vec<Wrong>,
+    /// Ranks whose weights are wrong.
+    pub(super) wrong: Vec<Problem>,
+    /// Ranks on which it failed.
+    pub(super) failed: Vec<Problem>,
 }
 
 impl Overlap {
@@ -88,7 +84,22 @@ impl Overlap {
             weights_difference: None,
             tolerance: TOLERANCE,
             wrong: Vec::new(),
+            failed: Vec::new(),
         }
+    }
+
+    fn failed(failed: Vec<Problem>) -> Overlap {
+        Overlap { verdict: Verdict::Wrong, failed, ..Overlap::none("a step failed") }
+    }
+
+    /// Whether the ranks have lost each other.
+    pub(super) fn has_failed(&self) -> bool {
+        !self.failed.is_empty()
+    }
+
+    /// Everything that is wrong.
+    pub(super) fn problems(&self) -> impl Iterator<Item = Problem> {
+        self.wrong.iter().chain(&self.failed).cloned()
     }
 }
 
@@ -102,8 +113,8 @@ struct Seen {
     weights_difference: Option<f64>,
 }
 
-/// Trains with overlap and without by turns, on all ranks together.
-pub(super) fn measure(job: &Job) -> Result<Overlap, Error> {
+/// Trains with overlap and without by turns, on all ranks of `job` together; `control` hears of it, whatever becomes of it.
+pub(super) fn measure(job: &Job, control: &Job) -> Result<Overlap, Error> {
     if job.place.world_size == 1 {
         return Ok(Overlap::none("one worker has nothing to send, and nothing to hide"));
     }
@@ -111,56 +122,85 @@ pub(super) fn measure(job: &Job) -> Result<Overlap, Error> {
         Device::Cpu => Size { width: 0.25, side: 64 },
         _ => Size { width: 1.0, side: 256 },
     };
-    let pair = [train(job, size, true)?, train(job, size, false)?];
-    let gradient_bytes = 4 * pair[0].weights().numel();
-    let (samples, seen) = by_turns(job, pair)?;
-    let seen = tell(job, &seen, "overlap of the ranks")?;
+    let failure = |e: &Error| Failure::of(e, in_words);
+    let begun = attempt(|| Race::begin(job, size));
+    let step = begun.as_ref().map(|race| race.first_step).map_err(failure);
+    let (mut race, slowest) = match (begun, agree(control, step, "first steps of the ranks")?) {
+        (Ok(race), Ok(all)) => (race, all.into_iter().fold(0.0, f64::max)),
+        (_, all) => return Ok(Overlap::failed(all.err().unwrap_or_default())),
+    };
+    let samples = samples_for(slowest);
+    let seen = attempt(|| race.run(samples)).map_err(|e| failure(&e));
+    let seen = match agree(control, seen, "overlap of the ranks")? {
+        Ok(seen) => seen,
+        Err(failed) => return Ok(Overlap::failed(failed)),
+    };
     let rows = [(true, seen.iter().map(|s| s.on).collect()), (false, seen.iter().map(|s| s.off).collect::<Vec<_>>())];
-    let wrong = wrong(&seen);
+    let wrong = wrong(&seen).into_iter().map(|(rank, problem)| Problem::of(control, rank, problem)).collect::<Vec<_>>();
     Ok(Overlap {
         verdict: Verdict::of(wrong.is_empty()),
         none: None,
         samples,
         width: size.width,
         side: size.side,
-        gradient_bytes,
+        gradient_bytes: 4 * race.base.numel(),
         rows: rows.into_iter().map(|(overlap, times)| row(overlap, &times)).collect(),
         weights_difference: seen.iter().map(|s| s.weights_difference).try_fold(0.0, |a, b| Some(f64::max(a, b?))),
         tolerance: TOLERANCE,
         wrong,
+        failed: Vec::new(),
     })
 }
 
-fn train(job: &Job, size: Size, overlap: bool) -> Result<Trainee, Error> {
+/// Two that train on the same samples: with overlap, without.
+struct Race {
+    pair: [Trainee; 2],
+    /// The weights of both at the start.
+    base: Tensor,
+    seed: u64,
+    /// What a step without overlap takes with one sample, in seconds.
+    first_step: f64,
+}
+
+impl Race {
+    /// Takes the first steps, which settle the buckets and make libtorch ready.
+    fn begin(job: &Job, size: Size) -> Result<Race, Error> {
+        let pair = [trainee(job, size, true)?, trainee(job, size, false)?];
+        let base = pair[0].weights();
+        let mut race = Race { pair, base, seed: 2 + job.place.rank.0 as u64, first_step: 0.0 };
+        race.draw(1);
+        race.turn()?;
+        let [_, off] = race.turn()?;
+        race.first_step = off.step;
+        Ok(race)
+    }
+
+    fn draw(&mut self, samples: usize) {
+        self.pair.iter_mut().for_each(|trainee| trainee.draw(samples, self.seed));
+    }
+
+    /// One step of each.
+    fn turn(&mut self) -> Result<[Times; 2], Error> {
+        let [on, off] = &mut self.pair;
+        Ok([timed(on)?, timed(off)?])
+    }
+
+    /// Takes steps of so many samples a rank.
+    fn run(&mut self, samples: usize) -> Result<Seen, Error> {
+        self.draw(samples);
+        self.turn()?;
+        let turns = (0..STEPS).map(|_| self.turn()).collect::<Result<Vec<_>, _>>()?;
+        let [on, off] = [0, 1].map(|i| medians(&turns.iter().map(|turn| turn[i]).collect::<Vec<_>>()));
+        let (with, without) = (self.pair[0].weights(), self.pair[1].weights());
+        let weights_difference = finite(difference(&with, &without, Some(&self.base)));
+        Ok(Seen { on, off, digest: digest(&[with, without]), weights_difference })
+    }
+}
+
+fn trainee(job: &Job, size: Size, overlap: bool) -> Result<Trainee, Error> {
     let trainee = Trainee::new(job.device, size, job.collective.clone(), overlap)?;
     ddp::broadcast_weights(&*job.collective, 0, &trainee.network.store, &trainee.reducer.flats)?;
     Ok(trainee)
-}
-
-/// Returns the samples of a step, too.
-fn by_turns(job: &Job, mut pair: [Trainee; 2]) -> Result<(usize, Seen), Error> {
-    let seed = 2 + job.place.rank.0 as u64;
-    let base = pair[0].weights();
-    let draw = |pair: &mut [Trainee; 2], samples| pair.iter_mut().for_each(|trainee| trainee.draw(samples, seed));
-    draw(&mut pair, 1);
-    // The first steps settle the buckets, and make libtorch ready.
-    turn(&mut pair)?;
-    let [_, off] = turn(&mut pair)?;
-    let slowest = tell(job, &off.step, "time of a step")?.into_iter().fold(0.0, f64::max);
-    let samples = samples_for(slowest);
-    draw(&mut pair, samples);
-    turn(&mut pair)?;
-    let turns = (0..STEPS).map(|_| turn(&mut pair)).collect::<Result<Vec<_>, _>>()?;
-    let [on, off] = [0, 1].map(|i| medians(&turns.iter().map(|turn| turn[i]).collect::<Vec<_>>()));
-    let (with, without) = (pair[0].weights(), pair[1].weights());
-    let weights_difference = finite(difference(&with, &without, Some(&base)));
-    Ok((samples, Seen { on, off, digest: digest(&[with, without]), weights_difference }))
-}
-
-/// One step of each.
-fn turn(pair: &mut [Trainee; 2]) -> Result<[Times; 2], Error> {
-    let [on, off] = pair;
-    Ok([timed(on)?, timed(off)?])
 }
 
 fn timed(trainee: &mut Trainee) -> Result<Times, Error> {
@@ -209,7 +249,7 @@ fn row(overlap: bool, ranks: &[Times]) -> Row {
 
 /// Ranks whose weights are not those of rank 0; where there are none, those whose weights are not those that come without
 /// overlap: ranks that differ soon change each other's.
-fn wrong(seen: &[Seen]) -> Vec<Wrong> {
+fn wrong(seen: &[Seen]) -> Vec<(usize, String)> {
     let first = seen.first().map(|first| first.digest.as_str());
     let apart = |s: &Seen| {
         (first != Some(&*s.digest)).then(|| "after some steps its weights are not those of rank 0".to_owned())
@@ -222,7 +262,7 @@ fn wrong(seen: &[Seen]) -> Vec<Wrong> {
         Some(_) => None,
     };
     let all = |problem: &dyn Fn(&Seen) -> Option<String>| {
-        let found = seen.iter().enumerate().filter_map(|(rank, s)| Some(Wrong { rank, problem: problem(s)? }));
+        let found = seen.iter().enumerate().filter_map(|(rank, s)| Some((rank, problem(s)?)));
         found.collect::<Vec<_>>()
     };
     let apart = all(&apart);
@@ -280,7 +320,7 @@ mod tests {
             digest: digest.into(),
             weights_difference,
         };
-        let ranks = |all: &[Seen]| wrong(all).iter().map(|wrong| wrong.rank).collect::<Vec<_>>();
+        let ranks = |all: &[Seen]| wrong(all).iter().map(|(rank, _)| *rank).collect::<Vec<_>>();
         assert_eq!(ranks(&[seen("a", Some(0.5)), seen("b", Some(0.5)), seen("a", Some(0.0))]), [1]);
         assert_eq!(
             ranks(&[seen("a", Some(0.0)), seen("a", Some(0.5)), seen("a", None), seen("a", Some(1e-4))]),

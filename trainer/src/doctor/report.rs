@@ -5,8 +5,10 @@ use super::overlap::Overlap;
 use super::step::StepRow;
 use super::sums::SumRow;
 use super::{UNTRIED, table};
+use crate::Error;
+use crate::files::Target;
 use crate::job::Job;
-use crate::{Error, files};
+use protocol::env::Place;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -83,19 +85,17 @@ impl Report {
 /// Where rank 0 gives the report out. On other ranks nothing comes out.
 pub(super) struct Desk<'a> {
     pub(super) report: Report,
-    json: Option<&'a Path>,
+    json: Option<(&'a Path, Target)>,
     say: Option<&'a dyn Fn(&str)>,
 }
 
 impl<'a> Desk<'a> {
     /// The file shows from now on that nothing is known yet, whatever an earlier run left there.
-    pub(super) fn open(job: &Job, json: Option<&'a Path>, say: &'a dyn Fn(&str)) -> Result<Desk<'a>, Error> {
-        let chief = job.is_chief();
-        let desk = Desk {
-            report: Report::begun(job.place.world_size),
-            json: json.filter(|_| chief),
-            say: chief.then_some(say),
-        };
+    pub(super) fn open(place: &Place, json: Option<&'a Path>, say: &'a dyn Fn(&str)) -> Result<Desk<'a>, Error> {
+        let chief = place.rank.0 == 0;
+        let target = |file| Target::of(file).map(|target| (file, target)).map_err(|source| unwritten(file, source));
+        let json = json.filter(|_| chief).map(target).transpose()?;
+        let desk = Desk { report: Report::begun(place.world_size), json, say: chief.then_some(say) };
         desk.write()?;
         Ok(desk)
     }
@@ -117,8 +117,15 @@ impl<'a> Desk<'a> {
 
     /// A pipe gets the report once, when it is finished.
     fn write(&self) -> Result<(), Error> {
-        let Some(file) = self.json.filter(|file| self.report.finished || files::is_plain(file)) else { return Ok(()) };
+        let Some((file, target)) = &self.json else { return Ok(()) };
+        if !target.is_plain() && !self.report.finished {
+            return Ok(());
+        }
         let text = serde_json::to_string_pretty(&self.report).unwrap_or_default() + "\n";
-        files::put(file, text.as_bytes()).map_err(|source| Error::Output { file: file.to_owned(), source })
+        target.put(text.as_bytes()).map_err(|source| unwritten(file, source))
     }
+}
+
+fn unwritten(file: &Path, source: std::io::Error) -> Error {
+    Error::Output { file: file.to_owned(), source }
 }

@@ -2,7 +2,7 @@
 //! as it does on a CPU.
 
 use super::report::{Problem, Verdict};
-use super::{finite, median, scientific, tell};
+use super::{attempt, essence, finite, median, scientific, tell};
 use crate::ddp::{self, Limits, Reducer};
 use crate::job::Job;
 use crate::network::{Description, Input, Network, Output};
@@ -11,7 +11,6 @@ use crate::{Error, loss};
 use collectives::{Alone, Collective};
 use protocol::config::{Config, Loss, OptimName};
 use serde::{Deserialize, Serialize};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 use tch::{Device, Kind, Tensor};
@@ -132,17 +131,9 @@ struct Trial {
 }
 
 impl Trial {
-    /// A worker for itself. What fails in libtorch is part of what is asked here.
+    /// A worker for itself.
     fn on(device: Device) -> Result<Trial, String> {
-        // What is told in the report need not be told before it.
-        let hook = std::panic::take_hook();
-        std::panic::set_hook(Box::new(|_| {}));
-        let tried = catch_unwind(AssertUnwindSafe(|| Trial::take(device)));
-        std::panic::set_hook(hook);
-        let problem = |e: Error| e.to_string().lines().next().unwrap_or_default().to_owned();
-        tried
-            .unwrap_or_else(|panic| Err(Error::panicked(&*panic)))
-            .map_err(|e| format!("{}: {}", name(device), problem(e)))
+        attempt(|| Trial::take(device)).map_err(|e| format!("{}: {}", name(device), essence(&e)))
     }
 
     fn take(device: Device) -> Result<Trial, Error> {

@@ -1,7 +1,7 @@
 //! All-reduces of whole numbers, whose sums are exact in any order: are they right, and how fast?
 
 use super::report::{Problem, Verdict};
-use super::{Failure, blamed, essence, finite, tell};
+use super::{Failure, agree, attempt, essence, finite};
 use crate::job::Job;
 use crate::{Error, ddp};
 use collectives::{Label, Moment};
@@ -128,21 +128,15 @@ pub(super) fn measure(job: &Job, control: &Job) -> Result<Vec<SumRow>, Error> {
             rows.push(SumRow::untried(round));
             continue;
         }
-        let mine = add_up(job, round).map_err(|e| Failure::of(&e, essence));
-        let row = row(round, tell(control, &mine, PHASE)?, control);
+        let mine = attempt(|| add_up(job, round)).map_err(|e| Failure::of(&e, essence));
+        let row = match agree(control, mine, PHASE)? {
+            Ok(seen) => SumRow::of(round, &seen),
+            Err(failed) => SumRow { verdict: Verdict::Wrong, failed, ..SumRow::untried(round) },
+        };
         sound = row.failed.is_empty();
         rows.push(row);
     }
     Ok(rows)
-}
-
-fn row(round: (usize, Kind, usize), told: Vec<Result<Seen, Failure>>, control: &Job) -> SumRow {
-    let (seen, failures): (Vec<_>, Vec<_>) =
-        told.into_iter().map(|told| (told.as_ref().ok().copied(), told.err())).unzip();
-    match seen.into_iter().collect::<Option<Vec<Seen>>>() {
-        Some(seen) => SumRow::of(round, &seen),
-        None => SumRow { verdict: Verdict::Wrong, failed: blamed(failures, control), ..SumRow::untried(round) },
-    }
 }
 
 fn add_up(job: &Job, (bytes, kind, repetitions): (usize, Kind, usize)) -> Result<Seen, Error> {
