@@ -5,6 +5,7 @@
 
 pub mod hosts;
 pub mod moto;
+pub mod numbers;
 pub mod stand_in;
 
 use nix::sys::signal::{Signal, kill};
@@ -156,6 +157,33 @@ impl Bench {
         let start = Instant::now();
         while self.metrics(run, "train").len() < step {
             assert!(start.elapsed() < Duration::from_secs(120), "step {step} of {run} never came");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until a run takes no more steps, for a second at least; how many it has taken.
+    pub fn wait_for_standstill(&self, run: &str) -> usize {
+        let steps = || self.metrics(run, "train").len();
+        let (start, mut since, mut seen) = (Instant::now(), Instant::now(), steps());
+        while since.elapsed() < Duration::from_millis(1500) {
+            assert!(start.elapsed() < Duration::from_secs(120), "{run} never stands still");
+            std::thread::sleep(Duration::from_millis(50));
+            if steps() != seen {
+                (since, seen) = (Instant::now(), steps());
+            }
+        }
+        seen
+    }
+
+    /// Waits until a worker of a run, or its launcher, has said `text` in a log.
+    pub fn wait_for_log(&self, run: &str, text: &str) {
+        let (start, logs) = (Instant::now(), self.path().join(run).join("logs"));
+        let said = || {
+            let files = std::fs::read_dir(&logs).into_iter().flatten().flatten();
+            files.into_iter().any(|file| std::fs::read_to_string(file.path()).is_ok_and(|log| log.contains(text)))
+        };
+        while !said() {
+            assert!(start.elapsed() < Duration::from_secs(120), "nobody in {run} ever said {text:?}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }

@@ -5,6 +5,9 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// Credentials that no output may show.
 pub const KEY: &str = "AKIAIOSFODNN7EXAMPLE";
@@ -44,6 +47,67 @@ pub fn breaking_way(port: u16, after: usize) -> u16 {
         }
     });
     own
+}
+
+/// A way to `port` that holds back the first request whose first line has a certain word, until it is let through.
+pub struct Gate {
+    /// Its port.
+    pub port: u16,
+    held: Receiver<()>,
+    go_on: Sender<()>,
+}
+
+impl Gate {
+    /// A gate before `port`; it looks for `word`.
+    pub fn before(port: u16, word: &'static str) -> Gate {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let own = listener.local_addr().unwrap().port();
+        let ((holds, held), (go_on, goes_on)) = (channel(), channel());
+        // Whoever meets the word first takes these.
+        let ends = Arc::new(Mutex::new(Some((holds, goes_on))));
+        std::thread::spawn(move || {
+            for here in listener.incoming().flatten() {
+                let Ok(there) = TcpStream::connect(("127.0.0.1", port)) else { continue };
+                let (back, forth) = (there.try_clone().unwrap(), here.try_clone().unwrap());
+                std::thread::spawn(move || pass_on(back, forth, usize::MAX));
+                let ends = ends.clone();
+                std::thread::spawn(move || pass_on_until(here, there, word, &ends));
+            }
+        });
+        Gate { port: own, held, go_on }
+    }
+
+    /// Waits until the request is there.
+    pub fn await_request(&self) {
+        self.held.recv_timeout(Duration::from_secs(120)).expect("the request never came");
+    }
+
+    /// Lets it through.
+    pub fn open(&self) {
+        self.go_on.send(()).unwrap();
+    }
+}
+
+type Ends = Arc<Mutex<Option<(Sender<()>, Receiver<()>)>>>;
+
+/// Passes requests on; one whose first line has `word` only when it may.
+fn pass_on_until(mut from: TcpStream, mut to: TcpStream, word: &str, ends: &Ends) {
+    let mut piece = vec![0; 1 << 16];
+    loop {
+        let read = from.read(&mut piece).unwrap_or(0);
+        let first_line = piece[..read].split(|byte| *byte == b'\r').next().unwrap_or_default();
+        let meets = first_line.windows(word.len()).any(|window| window == word.as_bytes());
+        if meets && let Some((holds, goes_on)) = ends.lock().unwrap().take() {
+            let _ = holds.send(());
+            let _ = goes_on.recv();
+        }
+        if read == 0 || to.write_all(&piece[..read]).is_err() {
+            break;
+        }
+    }
+    for side in [&from, &to] {
+        let _ = side.shutdown(Shutdown::Both);
+    }
 }
 
 fn pass_on(mut from: TcpStream, mut to: TcpStream, mut left: usize) {

@@ -6,7 +6,9 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write as _;
-use std::process::{Child, Stdio};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const OFTEN: &str = "checkpoint.every_steps=2";
@@ -29,8 +31,13 @@ fn state(bench: &Bench, run: &str, step: u64) -> Value {
 
 /// One worker without a launcher.
 fn alone(bench: &Bench, run: &str, restarts: &str, settings: &[&str]) -> Child {
+    alone_command(bench, run, restarts, settings).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn alone_command(bench: &Bench, run: &str, restarts: &str, settings: &[&str]) -> Command {
     let mut command = bench.command("jcs", &["train", "small.toml", &format!("run.dir={run}")]);
-    command.args(settings).env("JCS_RESTART", restarts).stderr(Stdio::piped()).spawn().unwrap()
+    command.args(settings).env("JCS_RESTART", restarts);
+    command
 }
 
 #[test]
@@ -106,8 +113,17 @@ fn a_restarted_worker_waits_for_one_of_an_older_start_to_end() {
     assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
     assert!(last.contains("another process trains in run (process ") && last.contains("generation 1)"), "{last}");
     assert!(last.contains(&format!("process {pid} on ")), "{last}");
-    let mut second = alone(&bench, "run", "1", &["train.max_steps=2000", OFTEN]);
-    std::thread::sleep(Duration::from_secs(4));
+    let mut command = alone_command(&bench, "run", "1", &["train.max_steps=2000", OFTEN]);
+    let said = bench.path().join("second.log");
+    let mut second = command.stderr(fs::File::create(&said).unwrap()).spawn().unwrap();
+    let waits = || fs::read_to_string(&said).unwrap().contains("is still held by process");
+    let began = Instant::now();
+    while !waits() {
+        assert!(began.elapsed() < Duration::from_secs(60), "it never waited: {}", fs::read_to_string(&said).unwrap());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // It looks at the lock ten times a second.
+    std::thread::sleep(Duration::from_millis(500));
     assert!(second.try_wait().unwrap().is_none() && first.try_wait().unwrap().is_none());
     first.kill().unwrap();
     first.wait().unwrap();
@@ -118,8 +134,19 @@ fn a_restarted_worker_waits_for_one_of_an_older_start_to_end() {
     }
     signal(Pid::from_raw(second.id() as i32), Signal::SIGTERM);
     let out = second.wait_with_output().unwrap();
-    assert_eq!(out.status.code(), Some(143), "{}", text(&out));
-    assert!(text(&out).contains("is still held by process"), "{}", text(&out));
+    assert_eq!(out.status.code(), Some(143), "{}", fs::read_to_string(&said).unwrap());
+}
+
+/// The writing end of a pipe, once somebody has opened the other one.
+fn await_reader(pipe: &Path) -> fs::File {
+    let began = Instant::now();
+    loop {
+        match fs::File::options().write(true).custom_flags(nix::libc::O_NONBLOCK).open(pipe) {
+            Ok(writer) => return writer,
+            Err(e) => assert!(began.elapsed() < Duration::from_secs(60), "nobody reads {}: {e}", pipe.display()),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]
@@ -137,12 +164,9 @@ fn a_stop_is_obeyed_while_one_worker_waits_for_its_data() {
         let kept = fs::read(&image).unwrap();
         fs::remove_file(&image).unwrap();
         nix::unistd::mkfifo(&image, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let steps = || bench.metrics(&run, "train").len();
-        let mut seen = 0;
-        while seen != steps() {
-            seen = steps();
-            std::thread::sleep(Duration::from_secs(3));
-        }
+        // It can be opened for writing once a worker waits for its data; that one then waits for what is written.
+        let _writer = await_reader(&image);
+        let seen = bench.wait_for_standstill(&run);
         assert!(seen < 30, "no worker ever waited");
         let began = Instant::now();
         signal(Pid::from_raw(child.id() as i32), Signal::SIGTERM);

@@ -1,7 +1,7 @@
 //! Training from shards: those of this machine, and those of a server that speaks S3 (moto) and dies.
 
 use end_to_end::moto::{KEY, Moto, SECRET, free_port, python, use_server};
-use end_to_end::{Bench, last_line, repository, signal, skip, text, values};
+use end_to_end::{Bench, last_line, repository, signal, skip, text};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::io::{Read as _, Seek as _, Write as _};
@@ -50,9 +50,8 @@ fn training_goes_on_from_shards_with_another_number_of_workers() {
     let out = child.wait_with_output().unwrap();
     assert_eq!(out.status.code(), Some(143), "{}", text(&out));
     bench.train(1, "stopped", &settings);
-    let (whole, stopped) = (values(&bench.weights("whole", 24)), values(&bench.weights("stopped", 24)));
-    let far = whole.iter().zip(&stopped).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    assert!(whole.len() == stopped.len() && far < 1e-4, "weights differ by {far}");
+    // Two workers of one micro-batch are one worker of two.
+    assert!(bench.weights("whole", 24) == bench.weights("stopped", 24), "weights differ");
     let out = bench.run("jcs", &["eval", "small.toml", "--weights", "whole", DATA[0], DATA[1]]);
     assert!(out.status.success() && String::from_utf8_lossy(&out.stdout).contains("\"dice\""), "{}", text(&out));
 }
@@ -140,7 +139,7 @@ fn training_streams_from_s3_and_survives_its_server() {
     let before = std::fs::read_dir(bench.path().join("cache-2/shards-1")).unwrap().flatten();
     let there = before.flat_map(|set| std::fs::read_dir(set.path()).into_iter().flatten().flatten()).count();
     assert!(there < 40, "{there} files were there already");
-    std::thread::sleep(Duration::from_secs(3));
+    bench.wait_for_log("waiting", "going on in ");
     let mut moto = Moto::start(&python, port, bench.path());
     finished(&child.wait_with_output().unwrap());
     assert!(bench.weights("whole", 96) == bench.weights("waiting", 96), "weights differ");

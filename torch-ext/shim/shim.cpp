@@ -173,13 +173,6 @@ char* jcs_autocast(int device, int enabled, int bf16, int* was_enabled, int* was
   });
 }
 
-char* jcs_set_onednn(int enabled, int* was_enabled) {
-  return guarded([&] {
-    *was_enabled = at::globalContext().userEnabledMkldnn();
-    at::globalContext().setUserEnabledMkldnn(enabled != 0);
-  });
-}
-
 char* jcs_channels_last(void* t, torch::Tensor** out) {
   return guarded([&] { *out = new torch::Tensor(tensor(t).contiguous(at::MemoryFormat::ChannelsLast)); });
 }

@@ -39,7 +39,6 @@ unsafe extern "C" {
         was_enabled: *mut c_int,
         was_bf16: *mut c_int,
     ) -> *mut c_char;
-    pub(crate) fn jcs_set_onednn(enabled: c_int, was_enabled: *mut c_int) -> *mut c_char;
     pub(crate) fn jcs_channels_last(t: RawTensor, out: *mut RawTensor) -> *mut c_char;
     pub(crate) fn jcs_is_channels_last(t: RawTensor, out: *mut c_int) -> *mut c_char;
     pub(crate) fn jcs_is_contiguous(t: RawTensor, out: *mut c_int) -> *mut c_char;

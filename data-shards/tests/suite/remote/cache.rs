@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use data_shards::remote::{Blame, Error, Location, Remote};
 
@@ -25,21 +25,31 @@ fn names(cache: &Path) -> Vec<String> {
     names
 }
 
+/// As if a file of the cache had been used so many seconds ago.
+fn last_used(path: &Path, seconds: u64) {
+    let time = SystemTime::now() - Duration::from_secs(seconds);
+    fs::File::open(path).unwrap().set_times(fs::FileTimes::new().set_accessed(time)).unwrap();
+}
+
 #[test]
 fn what_was_not_used_for_longest_goes_first() {
     let shards = Shard::several(4, 100 * KIB);
     let server = Server::new(shards.iter().map(Shard::file));
     let cache = tempfile::tempdir().unwrap();
     let remote = limited(&server, cache.path(), 320 * KIB as u64);
-    for at in [0, 1, 2, 0] {
+    for at in [0, 1, 2] {
         shards[at].arrives(&remote);
-        sleep(20);
+        let path = shards[at].get(&remote).unwrap().path().to_owned();
+        last_used(&path, 100 - at as u64);
     }
+    // In use again: the oldest is now the second one.
+    shards[0].arrives(&remote);
     shards[3].arrives(&remote);
     assert_eq!(names(cache.path()), ["train-000000", "train-000002", "train-000003"]);
     // What is held stays, even if it is the oldest.
     let held = shards[2].get(&remote).unwrap();
-    sleep(20);
+    last_used(held.path(), 100);
+    last_used(shards[3].get(&remote).unwrap().path(), 50);
     [0, 3, 1].iter().for_each(|at| shards[*at].arrives(&remote));
     assert_eq!(names(cache.path()), ["train-000001", "train-000002", "train-000003"]);
     assert!(held.path().exists());
