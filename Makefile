@@ -5,7 +5,7 @@ SHELL := bash
 .NOTPARALLEL:
 CARGO ?= cargo
 
-.PHONY: help setup build demo test bench soak check fmt
+.PHONY: help setup build demo test quick mutants bench soak check fmt
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -20,13 +20,18 @@ demo: setup ## From nothing to a trained network: phantom data, 2 workers, evalu
 	$(CARGO) build --release --workspace --bins
 	@scripts/demo.sh
 
-# The tests start the binaries, so these are built first. nextest runs no doc tests.
+# The tests start the binaries, so these are built first. nextest runs no doc tests. Tests that cannot run here are listed at the end.
+test: export JCS_TEST_SKIPPED ?= $(CURDIR)/.deps/skipped
+test quick: export JCS_TEST_PROGRAMS = built
 test: setup ## Run the test suite (cargo-nextest where it is installed, else cargo test)
 	$(CARGO) build --workspace --bins
+	@: > "$$JCS_TEST_SKIPPED"
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 	  profile=default; if [ "$${CI:-}" = true ]; then profile=ci; fi; \
 	  echo "test: with cargo-nextest, profile $$profile"; \
-	  $(CARGO) nextest run --workspace --profile "$$profile" && $(CARGO) test --workspace --doc; \
+	  status=0; $(CARGO) nextest run --workspace --profile "$$profile" || status=$$?; \
+	  python3 scripts/timings.py "target/nextest/$$profile/junit.xml"; \
+	  [ "$$status" = 0 ] && $(CARGO) test --workspace --doc; \
 	else \
 	  echo "test: with cargo test (cargo-nextest is not installed)"; \
 	  RUST_TEST_THREADS=1 $(CARGO) test --workspace; \
@@ -35,6 +40,14 @@ test: setup ## Run the test suite (cargo-nextest where it is installed, else car
 	@torch-ext/tests/leaks.sh
 	@echo "test: leaks of collectives"
 	@collectives/tests/leaks.sh
+	@sort -u "$$JCS_TEST_SKIPPED"; echo "test: $$(sort -u "$$JCS_TEST_SKIPPED" | wc -l) tests skipped"
+
+quick: ## What one runs at every change: the tests that take no time, and one training of each kind
+	$(CARGO) build --workspace --bins
+	@$(CARGO) nextest run --workspace --profile quick
+
+mutants: setup ## Does a test see it when the code is wrong? A sample of changes a folder (SAMPLE=N)
+	@scripts/mutants.sh
 
 # The peers are Python's; setup/python.sh fetches them, as it does for the tests. An absolute JCS_TEST_PYTHON names another.
 bench: ## Samples a second of the loader, beside PyTorch's DataLoader and webdataset (docs/loader.md)

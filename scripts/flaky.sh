@@ -8,6 +8,7 @@ shift
 cargo nextest --version >/dev/null 2>&1 || { echo "flaky: needs cargo-nextest" >&2; exit 2; }
 out=$(mktemp -d)
 cargo build --workspace --bins
+export JCS_TEST_PROGRAMS=built
 cargo nextest run --workspace --profile ci --no-run "$@"
 
 # The load: a loop that never waits, on the first core that this process may use.
@@ -22,7 +23,7 @@ for run in $(seq "$runs"); do
   cargo nextest run --workspace --profile ci --status-level fail --final-status-level fail "$@" || status=$?
   echo "flaky: run $run of $runs: exit code $status after $((SECONDS - start)) s"
   [ "$status" = 0 ] || failures=$((failures + 1))
-  cp "${CARGO_TARGET_DIR:-target}/nextest/ci/junit.xml" "$out/$run.xml"
+  cp target/nextest/ci/junit.xml "$out/$run.xml"
   reports+=("$out/$run.xml")
 done
 python3 scripts/timings.py --top 20 "${reports[@]}"

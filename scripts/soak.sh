@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
 # The long tests: training under a real Slurm (skipped by name where there is none; setup/hosts.sh installs it), kills at
-# random moments (CHAOS_KILLS, 100; `make test` has 10; 0: none), and fuzzing of the readers of files from strangers. Each target runs FUZZ_SECONDS (600) on one core, from the seeds in its
+# random moments (CHAOS_KILLS, 100; `make test` has 5; 0: none), and fuzzing of the readers of files from strangers. Each target runs FUZZ_SECONDS (600) on one core, from the seeds in its
 # corpus folder where seeds.py has written some. A finding is left in artifacts/, and fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${FUZZ_SECONDS:-600}
-version=0.13.2
 tools=$PWD/.deps/tools
+
+echo "soak: real slices"
+cargo test --quiet -p data-shards --test suite -- --ignored --nocapture
 
 echo "soak: Slurm"
 cargo test --quiet -p end-to-end --test slurm -- --ignored --nocapture --test-threads=1
 
-if ! "$tools/bin/cargo-fuzz" --version 2>/dev/null | grep -qF "$version"; then
-  echo "soak: building cargo-fuzz $version (once)" >&2
-  CARGO_PROFILE_DEV_DEBUG=0 cargo install --locked --debug --force --version "=$version" --root "$tools" cargo-fuzz
-fi
+setup/tools.sh
+[ -x "$tools/bin/cargo-fuzz" ] || { echo "soak: no cargo-fuzz: $(cat "$tools/cargo-fuzz.missing")" >&2; exit 1; }
 
 kills=${CHAOS_KILLS:-100}
 if [ "$kills" -gt 0 ]; then

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Installs what `make check` needs into .deps/tools/bin, pinned, without root: typos and shellcheck
-# from wheels (tools.txt), cargo-deny from its crate. A second run does nothing.
+# Installs what `make check` and `make soak` need into .deps/tools/bin, pinned, without root, from wheels (tools.txt). A second run
+# does nothing.
 # A tool that cannot be had is no error here: it leaves its reason in .deps/tools/NAME.missing, and
-# scripts/check.sh decides what that means.
+# the script that calls it decides what that means.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools=.deps/tools
-deny=0.20.2
+names=(typos shellcheck cargo-deny cargo-fuzz)
 mkdir -p "$tools/bin"
 temporary=$tools/temporary.$$
 trap 'rm -rf "$temporary"' EXIT
@@ -43,34 +43,20 @@ install_wheels() {
   local want wheels=$temporary/wheels
   want=$(sha256sum setup/tools.txt | cut -d' ' -f1)
   [ "$(cat "$tools/wheels.stamp" 2>/dev/null)" = "$want" ] && return 0
-  say "fetching typos and shellcheck (pinned in setup/tools.txt)"
+  say "fetching ${names[*]} (pinned in setup/tools.txt)"
   if ! [ -x .deps/venv/bin/pip ] && ! python3 -m venv .deps/venv; then
-    missing "python3 has no venv module (Debian: apt-get install python3-venv)" typos shellcheck
+    missing "python3 has no venv module (Debian: apt-get install python3-venv)" "${names[@]}"
     return 0
   fi
   mkdir -p "$wheels"
   if .deps/venv/bin/pip download --quiet --disable-pip-version-check --no-cache-dir --no-deps --require-hashes \
       --only-binary :all: --platform manylinux2014_x86_64 --dest "$wheels" -r setup/tools.txt >&2 &&
       unpack "$wheels"/*.whl; then
-    rm -f "$tools/typos.missing" "$tools/shellcheck.missing"
+    rm -f "$tools"/*.missing
     echo "$want" > "$tools/wheels.stamp"
   else
-    missing "the download of setup/tools.txt failed" typos shellcheck
-  fi
-}
-
-# Unoptimised, without debug information: two minutes of one core, and fast enough for one workspace.
-install_deny() {
-  [ -x "$tools/bin/cargo-deny" ] && [ "$(cat "$tools/cargo-deny.stamp" 2>/dev/null)" = "$deny" ] && return 0
-  say "building cargo-deny $deny (once; some minutes)"
-  if CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0 CARGO_TARGET_DIR="$PWD/$temporary/build" \
-      cargo install --locked --debug --force --version "=$deny" --root "$PWD/$tools" cargo-deny >&2; then
-    rm -f "$tools/cargo-deny.missing"
-    echo "$deny" > "$tools/cargo-deny.stamp"
-  else
-    missing "cargo install cargo-deny $deny failed" cargo-deny
+    missing "the download of setup/tools.txt failed" "${names[@]}"
   fi
 }
 
 install_wheels
-install_deny

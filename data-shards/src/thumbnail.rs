@@ -4,8 +4,9 @@
 
 use std::borrow::Cow;
 
-use fast_image_resize::images::{Image as Target, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{U8, U8x3};
+use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 
 use crate::decode::{Image, Levels};
 use crate::resize::{self, Rect};
@@ -31,14 +32,20 @@ pub(crate) fn resize(image: &Image, tone: Option<Tone>, height: usize, width: us
 }
 
 fn antialiased(image: &Image, tone: Option<Tone>, height: usize, width: usize) -> Option<Vec<u8>> {
-    let side = |n: usize| u32::try_from(n).ok();
-    let kind = if image.channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
     let bytes = bytes(image, tone);
-    let source = ImageRef::new(side(image.width)?, side(image.height)?, &bytes, kind).ok()?;
-    let mut target = Target::new(side(width)?, side(height)?, kind);
+    let sizes = [image.width, image.height, width, height];
+    if image.channels == 1 { convolved::<U8>(&bytes, sizes) } else { convolved::<U8x3>(&bytes, sizes) }
+}
+
+/// The kind of pixel is a type, since the untyped interface has the compiler make the code for all of them: a minute of it.
+fn convolved<P: PixelTrait>(bytes: &[u8], sizes: [usize; 4]) -> Option<Vec<u8>> {
+    let [width, height, to_width, to_height] = sizes.map(|n| u32::try_from(n).ok());
+    let source = TypedImageRef::<P>::from_buffer(width?, height?, bytes).ok()?;
+    let mut out = vec![0; sizes[2] * sizes[3] * P::size()];
+    let mut target = TypedImage::<P>::from_buffer(to_width?, to_height?, &mut out).ok()?;
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-    Resizer::new().resize(&source, &mut target, &options).ok()?;
-    Some(target.into_vec())
+    Resizer::new().resize_typed(&source, &mut target, &options).ok()?;
+    Some(out)
 }
 
 fn bytes(image: &Image, tone: Option<Tone>) -> Cow<'_, [u8]> {

@@ -19,9 +19,16 @@ command -v gdb >/dev/null && timeout 5 gdb -p $pid -batch -ex 'thread apply all 
 exit 0
 "#;
 
-/// What there is to know of a process on a host of the job.
+/// What there is to know of a process on a host of the job; where that takes too long, what was found until then.
 pub fn look(reach: Reach, host: &str, pid: u32) -> Result<String, RemoteError> {
-    remote::run(reach, host, &format!("pid={pid}\n{SCRIPT}"), WITHIN)
+    found(remote::run(reach, host, &format!("pid={pid}\n{SCRIPT}"), WITHIN))
+}
+
+fn found(answer: Result<String, RemoteError>) -> Result<String, RemoteError> {
+    match answer {
+        Err(RemoteError::Late { said, .. }) if said.contains("State:") => Ok(said),
+        answer => answer,
+    }
 }
 
 /// What belongs into the one line about a hang.
@@ -46,6 +53,13 @@ mod tests {
         let text = look(Reach::Here, "localhost", std::process::id()).unwrap();
         assert!(text.contains("State:") && text.contains("thread "), "{text}");
         assert!(look(Reach::Here, "localhost", u32::MAX - 1).is_err());
+    }
+
+    #[test]
+    fn a_look_that_takes_too_long_is_worth_what_it_has_found() {
+        let late = |said: &str| RemoteError::Late { way: "over ssh", within: WITHIN, said: said.into() };
+        assert_eq!(found(Err(late("State:\tT (stopped)\n"))).unwrap(), "State:\tT (stopped)\n");
+        assert!(found(Err(late(""))).is_err());
     }
 
     #[test]

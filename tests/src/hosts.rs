@@ -69,7 +69,7 @@ impl Hosts {
 
     fn open(test: &str, count: usize, family: Family, kind: &str, bench: &Bench) -> Option<Hosts> {
         if let Err(why) = namespaces() {
-            crate::say(&format!("SKIPPED {test}: no namespaces on this machine: {why}"));
+            crate::skip::cannot_run(test, &format!("no namespaces on this machine: {why}"));
             return None;
         }
         if let Some((tool, package)) = TOOLS.iter().find(|(tool, _)| !exists(tool)) {

@@ -14,11 +14,9 @@ pub const KEY: &str = "AKIAIOSFODNN7EXAMPLE";
 /// The secret half.
 pub const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 
-/// A Python that has moto.
-pub fn python() -> Option<String> {
-    let python = std::env::var("JCS_TEST_PYTHON").ok()?;
-    let imported = Command::new(&python).args(["-c", "import moto.server, boto3"]).output();
-    imported.is_ok_and(|out| out.status.success()).then_some(python)
+/// A Python that has moto; none, said, where there is none.
+pub fn python(test: &str) -> Option<String> {
+    crate::skip::python(test, "moto.server, boto3, cryptography")
 }
 
 /// A port that nothing listens on.

@@ -30,9 +30,17 @@ pub fn distance(a: &[f32], b: &[f32]) -> f64 {
 
 /// Steps of the runs that are compared.
 const STEPS: u64 = 10;
-/// The loss is one a sample, so that it does not depend on how many of them a micro-batch has.
-const COMMON: [&str; 4] =
-    ["train.max_steps=10", "checkpoint.every_steps=1", "loss.dice_over=sample", "optim.weight_decay=0"];
+/// The loss is one a sample, so that it does not depend on how many of them a micro-batch has; the rate is the official one, with
+/// which weights go a short way.
+const COMMON: [&str; 5] = [
+    "train.max_steps=10",
+    "checkpoint.every_steps=1",
+    "loss.dice_over=sample",
+    "optim.weight_decay=0",
+    "optim.lr=2.5e-5",
+];
+/// Of the weights' way: what a single tie that only one run meets may make. The most that was seen is 4.2e-3.
+const ONE_TIE: f64 = 0.01;
 
 /// What one worker comes to, and how far its weights are led astray by rounding alone: the same samples are summed in other orders.
 /// Adam's step is as long for a tiny gradient as for a large one, so that a sign which rounding decides moves a weight by
@@ -47,22 +55,17 @@ pub struct OneWorker<'a> {
 
 impl<'a> OneWorker<'a> {
     /// Trains one worker with micro-batches of `micro_batch`, and then of each of `others`.
-    pub fn train(bench: &'a Bench, settings: &[&'a str], micro_batch: &'a str, others: [&str; 2]) -> OneWorker<'a> {
+    pub fn train(bench: &'a Bench, settings: &[&'a str], micro_batch: &'a str, others: [&str; 3]) -> OneWorker<'a> {
         let settings = [&COMMON, settings].concat();
         let train = |run: &str, more: &[&str]| {
             bench.train(1, run, &[&settings, more].concat());
+            values(&bench.weights(run, if run == "start" { 1 } else { STEPS }))
         };
-        train("one", &[micro_batch]);
-        train("start", &[micro_batch, "train.max_steps=1", "optim.lr=0"]);
-        let weights = values(&bench.weights("one", STEPS));
-        let moved = distance(&weights, &values(&bench.weights("start", 1)));
+        let weights = train("one", &[micro_batch]);
+        let moved = distance(&weights, &train("start", &[micro_batch, "train.max_steps=1", "optim.lr=0"]));
         assert!(moved > 1e-2, "nothing was learned: {moved:.2e}");
-        let apart = others.map(|other| {
-            let run = format!("one-{other}");
-            train(&run, &[other]);
-            distance(&weights, &values(&bench.weights(&run, STEPS))) / moved
-        });
-        let rounding = apart[0].max(apart[1]);
+        let apart = others.map(|other| distance(&weights, &train(&format!("one-{other}"), &[other])) / moved);
+        let rounding = apart.into_iter().fold(0.0, f64::max);
         assert!(rounding > 0.0, "another order of summation changed nothing");
         OneWorker { bench, settings: [&settings[..], &[micro_batch]].concat(), weights, moved, rounding }
     }
@@ -77,7 +80,8 @@ impl<'a> OneWorker<'a> {
         let [ours, theirs] = [run, "one"].map(|run| first_gradient(self.bench, run));
         at_most(&format!("{run}: first gradient, of its length"), distance(&ours, &theirs) / length(&theirs), 1e-5);
         let apart = distance(&values(&self.bench.weights(run, STEPS)), &self.weights) / self.moved;
-        at_most(&format!("{run}: weights after 10 steps, in what rounding makes"), apart / self.rounding, 3.0);
+        let allowed = (3.0 * self.rounding).max(ONE_TIE);
+        at_most(&format!("{run}: weights after 10 steps, of what is allowed"), apart / allowed, 1.0);
     }
 }
 

@@ -1,8 +1,9 @@
 //! The stand-in CUDA driver and NCCL of `tests/stand-in/`, compiled for the tests. What they do is in the README there.
 
+use crate::shared::once;
 use crate::{repository, say, skip, text};
 use sha2::{Digest, Sha256};
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -55,18 +56,11 @@ fn build_once() -> Result<PathBuf, String> {
     let sources = repository().join("tests/stand-in");
     let test = std::env::current_exe().unwrap();
     let target = test.ancestors().nth(3).unwrap().join("tmp");
-    fs::create_dir_all(&target).unwrap();
-    let lock = File::create(target.join("stand-in.lock")).unwrap();
-    lock.lock().unwrap();
     let folder = target.join(format!("stand-in-{}", fingerprint(&sources, &headers)));
-    if !folder.is_dir() {
+    once(&folder, |fresh| {
         say("compiling the stand-in CUDA driver and NCCL");
-        let fresh = target.join("stand-in-fresh");
-        let _ = fs::remove_dir_all(&fresh);
-        fs::create_dir(&fresh).unwrap();
-        PRODUCTS.iter().for_each(|product| compile(&sources, &headers, &fresh, *product));
-        fs::rename(&fresh, &folder).unwrap();
-    }
+        PRODUCTS.iter().for_each(|product| compile(&sources, &headers, fresh, *product));
+    });
     Ok(folder)
 }
 

@@ -1,5 +1,6 @@
 //! Checkpoints under fire: what the disk, another start and a kill in the wrong moment may do to them.
 
+use end_to_end::shared::Undisturbed;
 use end_to_end::{Bench, last_line, signal, text};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -212,7 +213,7 @@ fn a_folder_that_was_half_written_or_half_replaced_is_no_checkpoint() {
 fn a_kill_in_the_middle_of_a_write_leaves_the_checkpoint_before() {
     let bench = Bench::new();
     let settings = ["checkpoint.every_steps=1", "checkpoint.keep_last=1", LONG];
-    bench.train(2, "whole", &settings);
+    let whole = Undisturbed::train(60);
     for _ in 0..4 {
         let mut child = bench.start_training(2, "run", &settings);
         let writes = || names(&bench, "run").iter().any(|name| name.starts_with(".tmp-step"));
@@ -228,5 +229,5 @@ fn a_kill_in_the_middle_of_a_write_leaves_the_checkpoint_before() {
         assert!(verified.status.success() && text(&verified).contains("every checksum"), "{}", text(&verified));
     }
     bench.train(2, "run", &settings);
-    assert!(bench.weights("whole", 60) == bench.weights("run", 60), "weights differ");
+    assert!(whole.weights() == bench.weights("run", 60), "weights differ");
 }

@@ -1,5 +1,6 @@
 //! `jcs doctor`, alone and with other workers.
 
+use end_to_end::numbers::at_most;
 use end_to_end::{last_line, stand_in, text};
 use serde_json::Value;
 use std::path::Path;
@@ -73,27 +74,29 @@ fn two_workers_add_up_right_and_measure() {
     assert_eq!(ranks, [&Value::from(0), &Value::from(1), &Value::Null]);
     assert!(rows(&report, "step").iter().take(2).all(|row| row["verdict"] == "ok" && row["weights_difference"] == 0.0));
     let overlap = &report["overlap"];
-    assert!(overlap["verdict"] == "ok" && overlap["weights_difference"].as_f64().unwrap() <= 1e-3, "{overlap}");
+    assert_eq!(overlap["verdict"], "ok", "{overlap}");
+    at_most("weights with overlap and without", overlap["weights_difference"].as_f64().unwrap(), 1e-3);
     let (on, off) = (&overlap["rows"][0], &overlap["rows"][1]);
     assert!(on["overlap"] == true && off["overlap"] == false && on["communication"].as_f64() > Some(0.0), "{overlap}");
     // Without overlap all of it is seen.
     assert!(off["hidden"].as_f64().unwrap() < 0.2, "{overlap}");
 }
 
+/// `jcs-launch doctor` over the stand-ins, one of which may do harm.
+fn over_stand_ins(libraries: &Path, folder: &Path, workers: &str, fault: &str) -> Output {
+    let args = ["--nproc-per-node", workers, "doctor", "--backend", "nccl", "--device", "cpu", "--json", "report.json"];
+    let mut command = Command::new(end_to_end::binary("jcs-launch"));
+    command.args(args).current_dir(folder).env("OMP_NUM_THREADS", "1").stdin(Stdio::null());
+    command.env("LD_LIBRARY_PATH", libraries).env("STAND_IN_DIR", folder).env("STAND_IN_FAULT", fault);
+    command.output().unwrap()
+}
+
 #[test]
 fn the_whole_of_it_runs_over_the_stand_ins() {
     let Some(libraries) = stand_in::build("the_whole_of_it_runs_over_the_stand_ins") else { return };
     let folder = TempDir::new().unwrap();
-    let doctor = |workers: &str, fault: &str| {
-        let args =
-            ["--nproc-per-node", workers, "doctor", "--backend", "nccl", "--device", "cpu", "--json", "report.json"];
-        let mut command = Command::new(end_to_end::binary("jcs-launch"));
-        command.args(args).current_dir(folder.path()).env("OMP_NUM_THREADS", "1").stdin(Stdio::null());
-        command.env("LD_LIBRARY_PATH", &libraries).env("STAND_IN_DIR", folder.path()).env("STAND_IN_FAULT", fault);
-        command.output().unwrap()
-    };
     for workers in ["1", "4"] {
-        let out = doctor(workers, "");
+        let out = over_stand_ins(&libraries, folder.path(), workers, "");
         assert!(out.status.success(), "{}", text(&out));
         assert_eq!(stand_in::violations(folder.path()), [""; 0], "{}", text(&out));
         let report = report(&folder.path().join("report.json"));
@@ -110,6 +113,12 @@ fn the_whole_of_it_runs_over_the_stand_ins() {
         assert!(rows(&report, "sums").iter().all(|row| row["verdict"] == verdict), "{report}");
         assert_eq!(report["overlap"]["verdict"], verdict, "{report}");
     }
+}
+
+#[test]
+fn what_goes_wrong_over_the_stand_ins_is_told_with_its_rank() {
+    let Some(libraries) = stand_in::build("what_goes_wrong_over_the_stand_ins_is_told_with_its_rank") else { return };
+    let folder = TempDir::new().unwrap();
     // The second size, and a bucket of overlap, which comes after all sums and the weights of rank 0.
     for (fault, part, words) in [
         ("rank=1,op=30,wrong", "sums", "all-reduce of 64 KiB (float32): 16384 of 16384 sums are wrong"),
@@ -117,7 +126,7 @@ fn the_whole_of_it_runs_over_the_stand_ins() {
         ("rank=1,op=30,error=system", "sums", "NCCL failed"),
         ("rank=1,op=250,error=system", "overlap", "NCCL failed"),
     ] {
-        let out = doctor("2", fault);
+        let out = over_stand_ins(&libraries, folder.path(), "2", fault);
         assert_eq!(out.status.code(), Some(4), "{fault}: {}", text(&out));
         let last = last_line(&out);
         assert!(last.contains("rank 1") && last.contains(words), "{fault}: {}", text(&out));
@@ -217,7 +226,7 @@ fn what_cannot_be_had_is_told() {
     let probe = run(folder.path(), "jcs", &["doctor", "--json", "report.json"]);
     assert!(probe.status.success(), "{}", text(&probe));
     if has_gpu(&report(&folder.path().join("report.json"))) {
-        return end_to_end::say("this machine has a GPU: nothing to refuse");
+        return end_to_end::skip::cannot_run("what_cannot_be_had_is_told", "this machine has a GPU: nothing to refuse");
     }
     for args in [["--backend", "nccl"], ["--device", "cuda"]] {
         let alone = run(folder.path(), "jcs", &[&["doctor", "--json", "report.json"], &args[..]].concat());

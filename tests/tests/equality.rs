@@ -44,7 +44,7 @@ fn the_joint_network_is_trained_by_two_workers_as_by_one_bit_for_bit() {
 #[test]
 fn three_workers_of_two_differ_from_one_worker_of_six_by_rounding_alone() {
     let bench = Bench::new();
-    let others = ["train.micro_batch=2", "train.micro_batch=6"];
+    let others = ["train.micro_batch=2", "train.micro_batch=3", "train.micro_batch=6"];
     let one = OneWorker::train(&bench, &["train.global_batch=6"], "train.micro_batch=1", others);
     bench.train(3, "three", one.settings());
     one.assert_rounding_alone("three");

@@ -1,5 +1,6 @@
 //! Real kills and signals, and what is left after them.
 
+use end_to_end::shared::Undisturbed;
 use end_to_end::{Bench, last_line, signal, text};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -12,7 +13,7 @@ const OFTEN: [&str; 2] = [LONG, "checkpoint.every_steps=2"];
 #[test]
 fn a_killed_worker_is_named_and_the_run_goes_on_bit_for_bit() {
     let bench = Bench::new();
-    bench.train(2, "whole", &OFTEN);
+    let whole = Undisturbed::train(STEPS);
     let child = bench.start_training(2, "killed", &OFTEN);
     bench.wait_for_step("killed", 5);
     let victim = bench.workers().into_iter().find(|(rank, _)| *rank == 1).expect("rank 1 runs").1;
@@ -23,8 +24,8 @@ fn a_killed_worker_is_named_and_the_run_goes_on_bit_for_bit() {
     assert!(last.contains("rank 1") && last.contains("SIGKILL"), "{last}");
     bench.assert_nothing_left();
     bench.train(2, "killed", &OFTEN);
-    assert!(bench.weights("whole", STEPS) == bench.weights("killed", STEPS), "weights differ");
-    assert!(bench.moments("whole", STEPS) == bench.moments("killed", STEPS), "moments differ");
+    assert!(whole.weights() == bench.weights("killed", STEPS), "weights differ");
+    assert!(whole.moments() == bench.moments("killed", STEPS), "moments differ");
     let steps: Vec<u64> = bench.metrics("killed", "train").iter().map(|l| l["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, (1..=STEPS).collect::<Vec<_>>(), "each step appears once");
 }
@@ -32,7 +33,7 @@ fn a_killed_worker_is_named_and_the_run_goes_on_bit_for_bit() {
 #[test]
 fn sigterm_saves_and_a_second_start_ends_as_if_nothing_had_been() {
     let bench = Bench::new();
-    bench.train(2, "whole", &[LONG]);
+    let whole = Undisturbed::train(STEPS);
     let child = bench.start_training(2, "stopped", &[LONG]);
     bench.wait_for_step("stopped", 3);
     signal(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
@@ -42,7 +43,7 @@ fn sigterm_saves_and_a_second_start_ends_as_if_nothing_had_been() {
     assert!((3..STEPS).contains(&step), "saved at step {step}");
     bench.assert_nothing_left();
     bench.train(2, "stopped", &[LONG]);
-    assert!(bench.weights("whole", STEPS) == bench.weights("stopped", STEPS), "weights differ");
+    assert!(whole.weights() == bench.weights("stopped", STEPS), "weights differ");
 }
 
 #[test]
@@ -59,14 +60,14 @@ fn nothing_is_left_when_the_launcher_is_killed() {
 #[test]
 fn a_failure_is_restarted_from_the_last_checkpoint() {
     let bench = Bench::new();
-    bench.train(2, "whole", &OFTEN);
+    let whole = Undisturbed::train(STEPS);
     let mut command = bench.command("jcs-launch", &["--nproc-per-node", "2", "--max-restarts", "1", "small.toml"]);
     let child = command.arg("run.dir=again").args(OFTEN).stderr(std::process::Stdio::piped()).spawn().unwrap();
     bench.wait_for_step("again", 3);
     signal(bench.workers()[0].1, Signal::SIGKILL);
     let out = child.wait_with_output().unwrap();
     assert!(out.status.success(), "{}", text(&out));
-    assert!(bench.weights("whole", STEPS) == bench.weights("again", STEPS), "weights differ");
+    assert!(whole.weights() == bench.weights("again", STEPS), "weights differ");
     let summary = std::fs::read_to_string(bench.path().join("again/summary.json")).unwrap();
     assert!(summary.contains("\"restarts\": 1"), "{summary}");
 }
@@ -89,8 +90,8 @@ fn a_run_directory_belongs_to_one_job() {
 #[test]
 fn never_to_resume_is_meant_for_the_first_start_of_a_job() {
     let bench = Bench::new();
-    let never = ["run.resume=never", "train.max_steps=200", "checkpoint.every_steps=4"];
-    bench.train(2, "whole", &never[1..]);
+    let never = ["run.resume=never", "train.max_steps=80", "checkpoint.every_steps=4"];
+    let whole = Undisturbed::train(80);
     let mut command = bench.command("jcs-launch", &["--nproc-per-node", "2", "--max-restarts", "1", "small.toml"]);
     let child = command.arg("run.dir=run").args(never).stderr(std::process::Stdio::piped()).spawn().unwrap();
     bench.wait_for_step("run", 12);
@@ -98,7 +99,7 @@ fn never_to_resume_is_meant_for_the_first_start_of_a_job() {
     signal(worker, Signal::SIGKILL);
     let out = child.wait_with_output().unwrap();
     assert!(out.status.success(), "{}", text(&out));
-    assert!(bench.weights("whole", 200) == bench.weights("run", 200), "weights differ");
+    assert!(whole.weights() == bench.weights("run", 80), "weights differ");
     let out = bench.try_train(2, "run", &never);
     assert_eq!(out.status.code(), Some(2), "{}", text(&out));
 }

@@ -195,8 +195,8 @@ fn a_slow_connection_is_named_and_all_are_noted() {
     let bench = Bench::new();
     let name = "a_slow_connection_is_named_and_all_are_noted";
     let Some(hosts) = Hosts::new(name, 3, Family::V4, &bench) else { return };
-    if !hosts.slow_down(3, "100mbit") {
-        return end_to_end::say(&format!("SKIPPED {name}: no tc, or a kernel without its tbf"));
+    if !hosts.slow_down(3, "20mbit") {
+        return end_to_end::skip::cannot_run(name, "no tc, or a kernel without its tbf");
     }
     let out = launch(&hosts, &bench, "host[1-3]:1", &["train.max_steps=1"]);
     assert!(out.status.success(), "{}", text(&out));

@@ -1,7 +1,7 @@
 //! Training from shards: those of this machine, and those of a server that speaks S3 (moto) and dies.
 
 use end_to_end::moto::{KEY, Moto, SECRET, free_port, python, use_server};
-use end_to_end::{Bench, last_line, repository, signal, skip, text};
+use end_to_end::{Bench, last_line, repository, signal, text};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::io::{Read as _, Seek as _, Write as _};
@@ -120,7 +120,7 @@ fn finished(out: &Output) {
 #[test]
 fn training_streams_from_s3_and_survives_its_server() {
     let name = "training_streams_from_s3_and_survives_its_server";
-    let Some(python) = python() else { return skip(name, "no Python with moto[server]: run setup/python.sh") };
+    let Some(python) = python(name) else { return };
     let bench = packed("64");
     small(&bench, &python, "4");
     let port = free_port();

@@ -1,7 +1,7 @@
 //! Checkpoints in an object store (moto), which may lose them, be away, or die.
 
 use end_to_end::moto::{Gate, KEY, Moto, SECRET, breaking_way, free_port, python, use_server};
-use end_to_end::{Bench, last_line, signal, skip, text};
+use end_to_end::{Bench, last_line, signal, text};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -10,7 +10,6 @@ use std::io::Write as _;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-const NO_MOTO: &str = "no Python with moto[server]: run setup/python.sh";
 /// Rates that do not depend on the number of steps.
 const SETTINGS: [&str; 3] = ["checkpoint.every_steps=4", "optim.schedule=constant", "train.global_batch=2"];
 
@@ -72,7 +71,7 @@ fn keeps_its_secrets(bench: &Bench, out: &Output) {
 
 #[test]
 fn a_lost_run_directory_comes_back_from_the_store() {
-    let Some(python) = python() else { return skip("a_lost_run_directory_comes_back_from_the_store", NO_MOTO) };
+    let Some(python) = python("a_lost_run_directory_comes_back_from_the_store") else { return };
     let (bench, port) = (Bench::new(), free_port());
     let moto = Moto::start(&python, port, bench.path());
     let port = breaking_way(port, 3 << 20);
@@ -133,7 +132,7 @@ fn a_lost_run_directory_comes_back_from_the_store() {
 #[test]
 fn what_is_incomplete_or_damaged_in_the_store_is_passed_over() {
     let name = "what_is_incomplete_or_damaged_in_the_store_is_passed_over";
-    let Some(python) = python() else { return skip(name, NO_MOTO) };
+    let Some(python) = python(name) else { return };
     let (bench, port) = (Bench::new(), free_port());
     let moto = Moto::start(&python, port, bench.path());
     for steps in ["train.max_steps=4", "train.max_steps=8", "train.max_steps=12"] {
@@ -162,7 +161,7 @@ fn what_is_incomplete_or_damaged_in_the_store_is_passed_over() {
 #[test]
 fn a_store_that_is_away_stops_no_training_but_is_no_secret() {
     let name = "a_store_that_is_away_stops_no_training_but_is_no_secret";
-    let Some(python) = python() else { return skip(name, NO_MOTO) };
+    let Some(python) = python(name) else { return };
     let (bench, port) = (Bench::new(), free_port());
     let unreachable = |out: &Output| {
         let last = last_line(out);
@@ -196,7 +195,7 @@ fn a_store_that_is_away_stops_no_training_but_is_no_secret() {
 #[test]
 fn a_store_that_is_away_at_the_end_gets_the_last_checkpoint_later() {
     let name = "a_store_that_is_away_at_the_end_gets_the_last_checkpoint_later";
-    let Some(python) = python() else { return skip(name, NO_MOTO) };
+    let Some(python) = python(name) else { return };
     let (bench, port) = (Bench::new(), free_port());
     let mut moto = Moto::start(&python, port, bench.path());
     let child = start(&bench, port, "run", &["train.max_steps=60"]);
@@ -221,7 +220,7 @@ fn a_store_that_is_away_at_the_end_gets_the_last_checkpoint_later() {
 #[test]
 fn a_preempted_run_does_not_wait_for_a_store_that_is_away() {
     let name = "a_preempted_run_does_not_wait_for_a_store_that_is_away";
-    let Some(python) = python() else { return skip(name, NO_MOTO) };
+    let Some(python) = python(name) else { return };
     let (bench, port) = (Bench::new(), free_port());
     let mut moto = Moto::start(&python, port, bench.path());
     let mut command = command(&bench, port, "run", &["train.max_steps=100000"]);
@@ -258,7 +257,7 @@ fn where_nothing_can_be_put_is_refused() {
 #[test]
 fn a_superseded_start_points_at_nothing_in_the_store() {
     let name = "a_superseded_start_points_at_nothing_in_the_store";
-    let Some(python) = python() else { return skip(name, NO_MOTO) };
+    let Some(python) = python(name) else { return };
     let (bench, port) = (Bench::new(), free_port());
     let moto = Moto::start(&python, port, bench.path());
     // The only checkpoint is the last one: at the end, all wait for its upload, and nobody else looks at the lock.

@@ -1,18 +1,11 @@
 //! Weights files: between formats, from PyTorch, and from strangers.
 
-use end_to_end::{Bench, skip, text};
+use end_to_end::{Bench, text};
 use std::fs;
 use std::process::Command;
 
-/// A Python with PyTorch, named by `JCS_TEST_PYTHON`.
 fn python(test: &str) -> Option<String> {
-    let found = std::env::var("JCS_TEST_PYTHON")
-        .ok()
-        .filter(|p| Command::new(p).args(["-c", "import torch"]).output().is_ok_and(|o| o.status.success()));
-    if found.is_none() {
-        skip(test, "no Python with PyTorch: run setup/python.sh, or name one by JCS_TEST_PYTHON");
-    }
-    found
+    end_to_end::skip::python(test, "torch")
 }
 
 fn run_python(bench: &Bench, python: &str, script: &str) {

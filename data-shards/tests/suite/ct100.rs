@@ -1,18 +1,11 @@
 //! Real slices, where they are.
-#![expect(clippy::print_stderr, reason = "a skipped test says so")]
-
-use std::path::Path;
 
 use data_shards::augment::Augment;
 use data_shards::{Dataset, Geometry};
 
 #[test]
 fn ct100_loads() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/ct100");
-    if !folder.is_dir() {
-        eprintln!("SKIPPED ct100_loads: {} is absent", folder.display());
-        return;
-    }
+    let Some(folder) = end_to_end::skip::data("ct100_loads", "ct100") else { return };
     let dataset = Dataset::open(&crate::of(&folder.join("train.txt")), Geometry::imagenet(192, 192)).unwrap();
     assert_eq!(dataset.len(), 79);
     dataset.check_masks().unwrap();

@@ -1,5 +1,4 @@
 //! What scipy writes, against numpy's own bytes.
-#![expect(clippy::print_stderr, reason = "a skipped test says so")]
 
 use std::path::Path;
 use std::process::Command;
@@ -33,25 +32,9 @@ for at in range(24):
 scipy.io.savemat(folder + "/old.mat", {"x": np.eye(2)}, format="4")
 "#;
 
-fn python() -> Result<String, &'static str> {
-    let python = std::env::var("JCS_TEST_PYTHON").map_err(|_| "JCS_TEST_PYTHON names no Python")?;
-    let imported = Command::new(&python).args(["-c", "import numpy, scipy.io"]).output();
-    if imported.is_ok_and(|output| output.status.success()) {
-        Ok(python)
-    } else {
-        Err("the Python that JCS_TEST_PYTHON names has no scipy")
-    }
-}
-
 #[test]
 fn what_scipy_writes() {
-    let python = match python() {
-        Ok(python) => python,
-        Err(why) => {
-            assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}: run setup/python.sh");
-            return eprintln!("SKIPPED what_scipy_writes: {why}: run setup/python.sh");
-        }
-    };
+    let Some(python) = end_to_end::skip::python("what_scipy_writes", "numpy, scipy.io") else { return };
     let folder = tempfile::tempdir().unwrap();
     let done = Command::new(python).args(["-W", "error", "-c", WRITE]).arg(folder.path()).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));

@@ -1,5 +1,4 @@
 //! Python's `webdataset` reads the shards as they are.
-#![expect(clippy::print_stderr, reason = "a skipped test says so")]
 
 use std::process::Command;
 
@@ -23,25 +22,8 @@ for sample in webdataset.WebDataset(sys.argv[1:], shardshuffle=False, empty_chec
             print(sample["__key__"], json.dumps([facts["label"], facts["patient"], facts["slice"]]))
 "#;
 
-fn python() -> Result<String, &'static str> {
-    let python = std::env::var("JCS_TEST_PYTHON").map_err(|_| "JCS_TEST_PYTHON names no Python")?;
-    let imported = Command::new(&python).args(["-c", "import numpy, webdataset"]).output();
-    if imported.is_ok_and(|output| output.status.success()) {
-        Ok(python)
-    } else {
-        Err("the Python that JCS_TEST_PYTHON names has no webdataset")
-    }
-}
-
 fn python_or_skip(test: &str) -> Option<String> {
-    match python() {
-        Ok(python) => Some(python),
-        Err(why) => {
-            assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}: run setup/python.sh");
-            eprintln!("SKIPPED {test}: {why}: run setup/python.sh");
-            None
-        }
-    }
+    end_to_end::skip::python(test, "numpy, webdataset")
 }
 
 /// The reader in docs/shard-format.md.

@@ -1,5 +1,4 @@
 //! PyTorch's own files, and PyTorch's opinion of ours. Needs `JCS_TEST_PYTHON`, a Python that has torch.
-#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 use std::path::Path;
 use std::process::Command;
@@ -33,20 +32,9 @@ fn expected(file: &Path) -> Vec<Tensor> {
     tensors
 }
 
-/// The Python that `JCS_TEST_PYTHON` names, where it has torch.
-fn interpreter() -> Option<String> {
-    let named = std::env::var("JCS_TEST_PYTHON").ok()?;
-    let imported = std::process::Command::new(&named).args(["-c", "import torch"]).output().ok()?;
-    imported.status.success().then_some(named)
-}
-
 #[test]
 fn files_by_pytorch_and_back() {
-    let Some(interpreter) = interpreter() else {
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "no Python with torch: run setup/python.sh");
-        eprintln!("SKIPPED files_by_pytorch_and_back: no Python with torch: run setup/python.sh");
-        return;
-    };
+    let Some(interpreter) = end_to_end::skip::python("files_by_pytorch_and_back", "torch") else { return };
     let folder = tempfile::tempdir().unwrap();
     python(&interpreter, "write", folder.path());
     let mut compared = 0;

@@ -1,21 +1,15 @@
 //! Real data, where it is.
-#![expect(clippy::print_stderr, reason = "a skipped test says so")]
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use data_shards::pack::{Options, PackError};
 
 use super::{Read, options, packed, try_all, try_pack};
 
 fn data(name: &str, test: &str) -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data").join(name);
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    eprintln!("SKIPPED {test}: {} is absent", folder.display());
-    None
+    end_to_end::skip::data(test, name)
 }
 
 fn kept() -> Options {

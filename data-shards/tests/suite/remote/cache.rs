@@ -1,5 +1,4 @@
 //! The limit of the cache, its files, and the disk that it is on.
-#![expect(clippy::print_stderr, reason = "a skipped test says so")]
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -220,7 +219,7 @@ impl Disk {
         if mounted.is_ok_and(|output| output.status.success()) {
             return Some(Disk(folder));
         }
-        eprintln!("SKIPPED {test}: this user may not mount a tmpfs");
+        end_to_end::skip::cannot_run(test, "this user may not mount a tmpfs");
         None
     }
 }

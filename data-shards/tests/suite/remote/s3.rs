@@ -1,5 +1,4 @@
 //! A server that speaks S3.
-#![expect(clippy::print_stderr, reason = "a skipped test says so")]
 
 use std::io::Read as _;
 use std::path::Path;
@@ -28,16 +27,7 @@ for name in os.listdir(folder):
 "#;
 
 pub(super) fn python(test: &str) -> Option<String> {
-    let python = std::env::var("JCS_TEST_PYTHON").ok();
-    let imported = python
-        .as_ref()
-        .map(|python| Command::new(python).args(["-c", "import moto.server, boto3, cryptography"]).output());
-    if imported.is_some_and(|output| output.is_ok_and(|output| output.status.success())) {
-        return python;
-    }
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "no Python with moto[server]: run setup/python.sh");
-    eprintln!("SKIPPED {test}: JCS_TEST_PYTHON names no Python with moto[server]: run setup/python.sh");
-    None
+    end_to_end::skip::python(test, "moto.server, boto3, cryptography")
 }
 
 struct Moto {
