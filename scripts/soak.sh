@@ -8,7 +8,7 @@ seconds=${FUZZ_SECONDS:-600}
 tools=$PWD/.deps/tools
 
 echo "soak: real slices"
-cargo test --quiet -p data-shards --test suite -- --ignored --nocapture
+cargo test --quiet --workspace --test suite -- --ignored --nocapture
 
 echo "soak: Slurm"
 cargo test --quiet -p end-to-end --test slurm -- --ignored --nocapture --test-threads=1

@@ -5,8 +5,10 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Credentials that no output may show.
@@ -122,27 +124,68 @@ fn pass_on(mut from: TcpStream, mut to: TcpStream, mut left: usize) {
     }
 }
 
+/// The way to the server, open once that has its files: the server alone would answer before, that there are none.
+struct Door {
+    port: u16,
+    closed: Arc<AtomicBool>,
+    listening: Option<JoinHandle<()>>,
+}
+
+impl Door {
+    fn open(port: u16, to: u16) -> Door {
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let closed = Arc::<AtomicBool>::default();
+        let seen = closed.clone();
+        let listening = std::thread::spawn(move || {
+            for here in listener.incoming().flatten() {
+                if seen.load(Ordering::Relaxed) {
+                    break;
+                }
+                let Ok(there) = TcpStream::connect(("127.0.0.1", to)) else { continue };
+                for (from, to) in [(&here, &there), (&there, &here)] {
+                    let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    std::thread::spawn(move || pass_on(from, to, usize::MAX));
+                }
+            }
+        });
+        Door { port, closed, listening: Some(listening) }
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.closed.store(true, Ordering::Relaxed);
+        // It waits for somebody to come.
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+        let _ = self.listening.take().map(JoinHandle::join);
+    }
+}
+
 /// The server.
 pub struct Moto {
     process: Child,
     python: String,
+    /// Its own.
     port: u16,
+    door: Option<Door>,
     log: PathBuf,
 }
 
 impl Moto {
-    /// Starts it with a bucket `bucket`, which holds the `shards` of a bench, if it has some.
+    /// Starts it with a bucket `bucket`, which holds the `shards` of a bench, if it has some. Nobody hears of it at `port` before.
     pub fn start(python: &str, port: u16, bench: &Path) -> Moto {
+        let own = free_port();
         let log = bench.join(format!("moto-{}.log", std::fs::read_dir(bench).unwrap().count()));
         let process = Command::new(python)
-            .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
+            .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &own.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        let moto = Moto { process, python: python.to_owned(), port, log };
+        let mut moto = Moto { process, python: python.to_owned(), port: own, door: None, log };
         moto.script("upload.py", &[bench.join("shards").to_str().unwrap()]);
+        moto.door = Some(Door::open(port, own));
         moto
     }
 
@@ -156,6 +199,7 @@ impl Moto {
 
     /// Ends it, and forgets everything that it has.
     pub fn kill(&mut self) {
+        self.door = None;
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
@@ -188,6 +232,7 @@ impl Moto {
 
 impl Drop for Moto {
     fn drop(&mut self) {
+        self.door = None;
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
