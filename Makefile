@@ -5,7 +5,7 @@ SHELL := bash
 .NOTPARALLEL:
 CARGO ?= cargo
 
-.PHONY: help setup build demo test quick mutants bench soak check fmt
+.PHONY: help setup build demo test quick bench soak check fmt
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -45,9 +45,6 @@ test: setup ## Run the test suite (cargo-nextest where it is installed, else car
 quick: ## What one runs at every change: the tests that take no time, and one training of each kind
 	$(CARGO) build --workspace --bins
 	@$(CARGO) nextest run --workspace --profile quick
-
-mutants: setup ## Does a test see it when the code is wrong? A sample of changes a folder (SAMPLE=N)
-	@scripts/mutants.sh
 
 # The peers are Python's; setup/python.sh fetches them, as it does for the tests. An absolute JCS_TEST_PYTHON names another.
 bench: ## Samples a second of the loader, beside PyTorch's DataLoader and webdataset (docs/loader.md)
