@@ -28,7 +28,7 @@ for column, path in enumerate(sys.argv[1:]):
         columns[column] = max(columns[column], float(value))
 print("| test | number | bound | as it is | oneDNN: AVX2 | ATen: default |")
 print("| --- | --- | --- | --- | --- | --- |")
-for (test, what, bound), columns in seen.items():
+for (test, what, bound), columns in sorted(seen.items()):
     print(f"| `{test}` | {what} | {bound:.2g} | " + " | ".join(f"{value:.1e}" for value in columns) + " |")
 PYTHON
 exit "$status"

@@ -1,13 +1,15 @@
 //! What many tests need and none changes: made once, by whoever comes first, and kept beside the programs that made it.
 
-use crate::{Bench, binary};
+use crate::{Bench, CONFIG, binary};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 /// Variables by which libtorch computes other numbers.
-const NUMBERS: [&str; 3] = ["ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_CBWR"];
+const NUMBERS: [&str; 4] = ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_CBWR"];
+/// The phantom data set of [`Bench`].
+const PHANTOM: [&str; 8] = ["phantom", "data", "--patients", "6", "--size", "64", "--seed", "1"];
 
 /// The folder `place`, filled by `make` where it is not there yet. A test that dies meanwhile leaves nothing under this name.
 pub fn once(place: &Path, make: impl FnOnce(&Path)) {
@@ -29,14 +31,17 @@ pub fn fingerprint(text: &str) -> String {
     Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The folder for what these very programs make. Those of other builds are removed.
+/// The folder for what these very programs make of this configuration on this CPU. Those of others are removed.
 fn kept() -> PathBuf {
     let programs = ["jcs", "jcs-launch", "data-shards"].map(|name| {
         let file = fs::metadata(binary(name)).unwrap();
         (file.len(), file.modified().unwrap().duration_since(UNIX_EPOCH).unwrap())
     });
     let all = binary("jcs").parent().unwrap().parent().unwrap().join("tmp/shared");
-    let own = all.join(fingerprint(&format!("{programs:?}")));
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cpu: Vec<&str> =
+        cpu.lines().filter(|line| line.starts_with("flags") || line.starts_with("model name")).collect();
+    let own = all.join(fingerprint(&format!("{programs:?} {PHANTOM:?} {CONFIG} {:?}", cpu.get(..2))));
     if !own.is_dir() {
         let others = fs::read_dir(&all).into_iter().flatten().flatten().map(|entry| entry.path());
         others.filter(|other| *other != own).for_each(|other| drop(fs::remove_dir_all(other)));
@@ -48,9 +53,8 @@ fn kept() -> PathBuf {
 pub fn phantom() -> PathBuf {
     let place = kept().join("phantom");
     once(&place, |folder| {
-        let arguments = ["phantom", "data", "--patients", "6", "--size", "64", "--seed", "1"];
         let mut command = std::process::Command::new(binary("data-shards"));
-        let out = command.args(arguments).current_dir(folder).output().unwrap();
+        let out = command.args(PHANTOM).current_dir(folder).output().unwrap();
         assert!(out.status.success(), "{}", crate::text(&out));
     });
     place.join("data")

@@ -28,7 +28,8 @@ pub fn data(test: &str, name: &str) -> Option<PathBuf> {
     if folder.is_dir() {
         return Some(folder);
     }
-    let why = format!("there are no slices in {}", folder.display());
+    let why =
+        format!("there are no slices in {} (JCS_TEST_DATA=none says that this is as it should be)", folder.display());
     if std::env::var("JCS_TEST_DATA").as_deref() == Ok("none") {
         cannot_run(test, &why)
     } else {

@@ -75,13 +75,13 @@ fn after_a_hang_the_job_is_started_again_bit_for_bit() {
 #[test]
 fn a_launcher_that_was_stopped_blames_nobody() {
     let bench = Bench::new();
-    let child = start(&bench, "run", &["--hang-timeout", "5", "--max-restarts", "0"], &[ENDLESS]);
+    let child = start(&bench, "run", &["--hang-timeout", "8", "--max-restarts", "0"], &[ENDLESS]);
     bench.wait_for_step("run", 5);
     let launcher = Pid::from_raw(child.id() as i32);
     signal(launcher, Signal::SIGSTOP);
     // Longer than anybody may be silent. It looks at its workers several times a second, so that a false verdict would
     // come at once when it goes on.
-    std::thread::sleep(Duration::from_secs(6));
+    std::thread::sleep(Duration::from_secs(9));
     let before = bench.metrics("run", "train").len();
     signal(launcher, Signal::SIGCONT);
     let resumed = Instant::now();
@@ -131,14 +131,14 @@ fn a_slow_worker_is_named_in_log_and_metrics() {
     bench.wait_for_step("run", 2);
     let neighbour = Neighbour::beside(worker(&bench, 1));
     let began = Instant::now();
-    let named = || bench.metrics("run", "event").into_iter().find(|event| event["event"] == "straggler");
+    let named =
+        || bench.metrics("run", "event").into_iter().find(|event| event["event"] == "straggler" && event["rank"] == 1);
     while named().is_none() {
         assert!(began.elapsed() < Duration::from_secs(120), "no straggler was named");
         std::thread::sleep(Duration::from_millis(100));
     }
     drop(neighbour);
     let event = named().unwrap();
-    assert_eq!(event["rank"], 1, "{event}");
     assert!(event["seconds"].as_f64() > event["others_seconds"].as_f64() && event["host"].is_string(), "{event}");
     signal(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
     let out = end_within(child, Duration::from_secs(30));

@@ -260,10 +260,15 @@ fn a_superseded_start_points_at_nothing_in_the_store() {
     let Some(python) = python(name) else { return };
     let (bench, port) = (Bench::new(), free_port());
     let moto = Moto::start(&python, port, bench.path());
-    // The only checkpoint is the last one: at the end, all wait for its upload, and nobody else looks at the lock.
+    // The only checkpoint is the last one: at the end, all wait for its upload. Once it is told of, nobody else looks at the lock.
     let gate = Gate::before(port, "model.safetensors");
     let child = start(&bench, gate.port, "run", &["train.max_steps=4"]);
     gate.await_request();
+    let began = Instant::now();
+    while bench.metrics("run", "checkpoint").is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(60), "the checkpoint is not told of");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let owner = serde_json::json!({ "generation": 7, "host": "elsewhere", "pid": 1 });
     let mut file = fs::File::options().write(true).open(bench.path().join("run/.lock")).unwrap();
     file.write_all(format!("{:<255}\n", owner.to_string()).as_bytes()).unwrap();

@@ -41,15 +41,16 @@ fn what_was_not_used_for_longest_goes_first() {
         let path = shards[at].get(&remote).unwrap().path().to_owned();
         last_used(&path, 100 - at as u64);
     }
-    // In use again: the oldest is now the second one.
-    shards[0].arrives(&remote);
+    // In use again, without a read, which would have the file system note it: the oldest is now the second one.
+    drop(shards[0].get(&remote).unwrap());
     shards[3].arrives(&remote);
     assert_eq!(names(cache.path()), ["train-000000", "train-000002", "train-000003"]);
     // What is held stays, even if it is the oldest.
     let held = shards[2].get(&remote).unwrap();
     last_used(held.path(), 100);
     last_used(shards[3].get(&remote).unwrap().path(), 50);
-    [0, 3, 1].iter().for_each(|at| shards[*at].arrives(&remote));
+    [0, 3].iter().for_each(|at| drop(shards[*at].get(&remote).unwrap()));
+    shards[1].arrives(&remote);
     assert_eq!(names(cache.path()), ["train-000001", "train-000002", "train-000003"]);
     assert!(held.path().exists());
     assert_eq!(server.requests(&shards[0].name).len(), 1);
