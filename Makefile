@@ -25,13 +25,14 @@ test: export JCS_TEST_SKIPPED ?= $(CURDIR)/.deps/skipped
 test quick: export JCS_TEST_PROGRAMS = built
 test: setup ## Run the test suite (cargo-nextest where it is installed, else cargo test)
 	$(CARGO) build --workspace --bins
-	@: > "$$JCS_TEST_SKIPPED"
+	@: > "$$JCS_TEST_SKIPPED"; rm -f target/nextest/*/junit.xml
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 	  profile=default; if [ "$${CI:-}" = true ]; then profile=ci; fi; \
 	  echo "test: with cargo-nextest, profile $$profile"; \
 	  status=0; $(CARGO) nextest run --workspace --profile "$$profile" || status=$$?; \
 	  python3 scripts/timings.py "target/nextest/$$profile/junit.xml"; \
-	  [ "$$status" = 0 ] && $(CARGO) test --workspace --doc; \
+	  [ "$$status" = 0 ] || { sort -u "$$JCS_TEST_SKIPPED"; exit "$$status"; }; \
+	  $(CARGO) test --workspace --doc; \
 	else \
 	  echo "test: with cargo test (cargo-nextest is not installed)"; \
 	  RUST_TEST_THREADS=1 $(CARGO) test --workspace; \
@@ -42,8 +43,9 @@ test: setup ## Run the test suite (cargo-nextest where it is installed, else car
 	@collectives/tests/leaks.sh
 	@sort -u "$$JCS_TEST_SKIPPED"; echo "test: $$(sort -u "$$JCS_TEST_SKIPPED" | wc -l) tests skipped"
 
-quick: ## What one runs at every change: the tests that take no time, and one training of each kind
+quick: setup ## What one runs at every change: the tests that take no time, and one training of each kind
 	$(CARGO) build --workspace --bins
+	@$(CARGO) nextest --version >/dev/null 2>&1 || { echo "quick: needs cargo-nextest (make test does without)" >&2; exit 2; }
 	@$(CARGO) nextest run --workspace --profile quick
 
 # The peers are Python's; setup/python.sh fetches them, as it does for the tests. An absolute JCS_TEST_PYTHON names another.
@@ -52,7 +54,7 @@ bench: ## Samples a second of the loader, beside PyTorch's DataLoader and webdat
 	$(CARGO) build --release -p data-shards --bin data-shards --example loader_bench
 	@"$${JCS_TEST_PYTHON:-.deps/python/bin/python}" bench/loader.py --build "$${CARGO_TARGET_DIR:-target}/release" $(BENCH)
 
-soak: setup ## The long tests: 100 kills (CHAOS_KILLS=N), fuzzing, 10 minutes a target (FUZZ_SECONDS=N)
+soak: setup ## The long tests: real slices in full, Slurm, 100 kills (CHAOS_KILLS=N), fuzzing, 10 minutes a target (FUZZ_SECONDS=N)
 	@scripts/soak.sh
 
 check: setup ## Format, lints, spelling, licences, bans, sources, advisories, docs

@@ -15,11 +15,12 @@ cargo nextest run --workspace --profile ci --no-run "$@"
 core=$(taskset -pc $$ | sed 's/.*: //; s/[-,].*//')
 taskset -c "$core" sh -c 'while :; do :; done' &
 load=$!
-trap 'kill $load 2>/dev/null; rm -rf "$out"' EXIT
+trap 'kill $load 2>/dev/null || true; rm -rf "$out"' EXIT
 
 reports=() failures=0
 for run in $(seq "$runs"); do
   start=$SECONDS status=0
+  rm -f target/nextest/ci/junit.xml
   cargo nextest run --workspace --profile ci --status-level fail --final-status-level fail "$@" || status=$?
   echo "flaky: run $run of $runs: exit code $status after $((SECONDS - start)) s"
   [ "$status" = 0 ] || failures=$((failures + 1))

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The long tests: training under a real Slurm (skipped by name where there is none; setup/hosts.sh installs it), kills at
-# random moments (CHAOS_KILLS, 100; `make test` has 5; 0: none), and fuzzing of the readers of files from strangers. Each target runs FUZZ_SECONDS (600) on one core, from the seeds in its
-# corpus folder where seeds.py has written some. A finding is left in artifacts/, and fails.
+# The long tests: all the real slices (`make test` has one division of them), training under a real Slurm (skipped by name where
+# there is none; setup/hosts.sh installs it), kills at random moments (CHAOS_KILLS, 100; `make test` has 5; 0: none), and fuzzing of
+# the readers of files from strangers. Each target runs FUZZ_SECONDS (600) on one core, from the seeds in its corpus folder where
+# seeds.py has written some. A finding is left in artifacts/, and fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${FUZZ_SECONDS:-600}

@@ -5,6 +5,8 @@ timings.py [--top N] JUNIT...    with several files, of all these runs together
 """
 
 import argparse
+import os
+import sys
 import xml.etree.ElementTree as ElementTree
 
 
@@ -23,6 +25,8 @@ def main():
     parser.add_argument("junit", nargs="+")
     arguments = parser.parse_args()
     tests = {}
+    if missing := [path for path in arguments.junit if not os.path.exists(path)]:
+        sys.exit(f"timings: no test ran: there is no {missing[0]}")
     for path in arguments.junit:
         read(path, tests)
     slowest = sorted(tests.items(), key=lambda item: -max(item[1]["seconds"]))

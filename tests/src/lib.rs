@@ -176,7 +176,7 @@ impl Bench {
         }
     }
 
-    /// Waits until a run takes no more steps, for a second at least; how many it has taken.
+    /// Waits until a run takes no more steps, for a second and a half; how many it has taken.
     pub fn wait_for_standstill(&self, run: &str) -> usize {
         let steps = || self.metrics(run, "train").len();
         let (start, mut since, mut seen) = (Instant::now(), Instant::now(), steps());

@@ -174,7 +174,7 @@ pub struct Moto {
 impl Moto {
     /// Starts it with a bucket `bucket`, which holds the `shards` of a bench, if it has some. Nobody hears of it at `port` before.
     pub fn start(python: &str, port: u16, bench: &Path) -> Moto {
-        let own = free_port();
+        let own = std::iter::repeat_with(free_port).find(|own| *own != port).unwrap();
         let log = bench.join(format!("moto-{}.log", std::fs::read_dir(bench).unwrap().count()));
         let process = Command::new(python)
             .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &own.to_string()])

@@ -12,7 +12,7 @@ pub fn skip(test: &str, why: &str) {
     assert!(std::env::var("CI").as_deref() != Ok("true"), "{test} was skipped in CI: {why}");
 }
 
-/// Says that a test is skipped for want of something that nobody can install: a privilege, a kernel's feature.
+/// Says that a test is skipped for want of something that nobody can install: a privilege (root), a kernel's feature, no GPU.
 pub fn cannot_run(test: &str, why: &str) {
     let line = format!("SKIPPED {test}: {why}");
     say(&line);

@@ -4,6 +4,7 @@ use end_to_end::shared::Undisturbed;
 use end_to_end::{Bench, last_line, say, signal, text};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -100,18 +101,21 @@ impl Neighbour {
     /// On the last CPU that this process may use, which all threads of `worker` share with it from now on, and get about a
     /// fourth of.
     fn beside(worker: Pid) -> Neighbour {
-        let cpus = std::thread::available_parallelism().unwrap().get();
         let allowed = std::fs::read_to_string("/proc/self/status").unwrap();
         let allowed = allowed.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
         let last = allowed.rsplit([',', '-']).next().unwrap().to_owned();
-        say(&format!("{cpus} CPUs, {allowed}: the worker and its neighbour share {last}"));
+        say(&format!("of the CPUs {allowed} the worker and its neighbour share {last}"));
         let busy = Command::new("taskset").args(["-c", &last, "sh", "-c", "while :; do :; done"]).spawn().unwrap();
         let threads = std::fs::read_dir(format!("/proc/{worker}/task")).unwrap().flatten();
         let threads: Vec<String> = threads.map(|thread| thread.file_name().into_string().unwrap()).collect();
         for thread in &threads {
-            // A thread may have ended meanwhile.
-            let _ = Command::new("taskset").args(["-cp", &last, thread]).output().unwrap();
-            let _ = Command::new("renice").args(["-n", "5", "-p", thread]).output().unwrap();
+            for (program, arguments) in
+                [("taskset", ["-cp", &last, thread].as_slice()), ("renice", &["-n", "5", "-p", thread])]
+            {
+                let out = Command::new(program).args(arguments).output().unwrap();
+                let ended = !Path::new(&format!("/proc/{worker}/task/{thread}")).exists();
+                assert!(out.status.success() || ended, "{program} {arguments:?}: {}", text(&out));
+            }
         }
         Neighbour(busy)
     }

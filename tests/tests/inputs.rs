@@ -1,6 +1,7 @@
 //! Bad input: one clear message, the contract's exit code, and no checkpoint lost.
 
-use end_to_end::{Bench, skip, text};
+use end_to_end::skip::cannot_run;
+use end_to_end::{Bench, text};
 use std::fs;
 use std::process::{Command, Output};
 
@@ -195,7 +196,7 @@ fn no_space_left_loses_no_checkpoint() {
     let mount = bench.path().join("small-disk");
     fs::create_dir(&mount).unwrap();
     if !run("mount", &["-t", "tmpfs", "-o", "size=9m", "tmpfs", mount.to_str().unwrap()]) {
-        return skip("no_space_left_loses_no_checkpoint", "a tmpfs cannot be mounted (needs root)");
+        return cannot_run("no_space_left_loses_no_checkpoint", "a tmpfs cannot be mounted (needs root)");
     }
     let out = bench.try_train(2, "small-disk/run", &["checkpoint.every_steps=1", "--no-preflight"]);
     let complete: Vec<_> =
@@ -214,7 +215,7 @@ fn a_read_only_run_directory() {
     let mount = bench.path().join("read-only");
     fs::create_dir(&mount).unwrap();
     if !run("mount", &["-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", mount.to_str().unwrap()]) {
-        return skip("a_read_only_run_directory", "a tmpfs cannot be mounted (needs root)");
+        return cannot_run("a_read_only_run_directory", "a tmpfs cannot be mounted (needs root)");
     }
     let out = alone(&bench, &["run.dir=read-only/run"]);
     let launched = bench.try_train(2, "read-only/run", &[]);

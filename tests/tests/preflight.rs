@@ -252,7 +252,10 @@ fn one_host_alone_is_looked_at_too() {
     std::fs::create_dir(&small).unwrap();
     let mount = |arguments: &[&str]| std::process::Command::new("mount").args(arguments).output().unwrap();
     if !mount(&["-t", "tmpfs", "-o", "size=9m", "tmpfs", &small.to_string_lossy()]).status.success() {
-        return end_to_end::skip("one_host_alone_is_looked_at_too", "a tmpfs cannot be mounted (needs root)");
+        return end_to_end::skip::cannot_run(
+            "one_host_alone_is_looked_at_too",
+            "a tmpfs cannot be mounted (needs root)",
+        );
     }
     let out = bench.try_train(2, "small-disk/run", &[]);
     let created = small.join("run").exists();

@@ -2,7 +2,8 @@
 //! goes back to the queue and goes on where it was. Slow, because Slurm thinks in minutes: `make soak` runs it.
 
 use end_to_end::hosts::{Hosts, exists};
-use end_to_end::{Bench, binary, repository, say, skip, text};
+use end_to_end::skip::{cannot_run, skip};
+use end_to_end::{Bench, binary, repository, text};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -66,7 +67,7 @@ impl Cluster {
     fn new(test: &str, bench: &Bench) -> Option<Cluster> {
         if let Err(version) = known_version() {
             // Its configuration may need what this one does not have; nothing can be installed against that.
-            say(&format!("SKIPPED {test}: tried with Slurm {KNOWN} only, this is {version}"));
+            cannot_run(test, &format!("tried with Slurm {KNOWN} only, this is {version}"));
             return None;
         }
         if let Some((tool, package)) = TOOLS.iter().find(|(tool, _)| !exists(tool)) {

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 skip() {
-  echo "SKIPPED torch-ext/tests/leaks.sh: $1" >&2
+  echo "SKIPPED torch-ext/tests/leaks.sh: $1" | tee -a "${JCS_TEST_SKIPPED:-/dev/null}" >&2
   [ "${CI:-}" != true ] || { echo "a skipped test is a failure in CI" >&2; exit 1; }
   exit 0
 }

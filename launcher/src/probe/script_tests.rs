@@ -100,7 +100,7 @@ fn without_others_to_compare_with_it_is_quick() {
     let began = Instant::now();
     let answer = Answer::read(&printed(&expected.script(None, false, SOON)));
     assert!(answer.whole && answer.worker == Worker::Untried && answer.run_dir.is_some());
-    assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
 }
 
 #[test]

@@ -147,7 +147,7 @@ fn a_silent_server_is_given_up_and_stop_does_not_wait() {
     remote.stop();
     let error = waiting.join().unwrap();
     assert!(matches!(error, Error::Stopped { .. }) && error.blame() == Blame::Machine, "{error:?}");
-    assert!(begin.elapsed() < Duration::from_millis(800), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
 }
 
 #[test]
