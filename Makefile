@@ -5,7 +5,7 @@ SHELL := bash
 .NOTPARALLEL:
 CARGO ?= cargo
 
-.PHONY: help setup build demo test quick bench soak check fmt
+.PHONY: help setup build demo test quick mutants bench soak check fmt
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -47,6 +47,9 @@ quick: setup ## What one runs at every change: the tests that take no time, and 
 	$(CARGO) build --workspace --bins
 	@$(CARGO) nextest --version >/dev/null 2>&1 || { echo "quick: needs cargo-nextest (make test does without)" >&2; exit 2; }
 	@$(CARGO) nextest run --workspace --profile quick
+
+mutants: setup ## Does a test see it when the code is wrong? SAMPLE changes a folder (8), an hour and more
+	@scripts/mutants.sh
 
 # The peers are Python's; setup/python.sh fetches them, as it does for the tests. An absolute JCS_TEST_PYTHON names another.
 bench: ## Samples a second of the loader, beside PyTorch's DataLoader and webdataset (docs/loader.md)

@@ -173,6 +173,20 @@ fn a_halt_is_a_hang_of_the_rank_that_does_not_wait() {
 }
 
 #[test]
+fn after_a_failure_a_halt_is_no_news() {
+    let beats = [(800, beat(0, 5, false)), (800, beat(1, 5, false))];
+    for (event, until) in [(failed(0, Exit::WorkerFailed), 3900), (Event::MpirunEnded(Death::Code(1)), 1900)] {
+        let mut a = Attempt::new(2, ms(GRACE), ms(1000));
+        for rank in 0..2 {
+            a.on(ms(1), Event::Hello { rank: Rank(rank), host: "h".into(), pid: 1 });
+        }
+        let a = feed(a, &beats);
+        assert_eq!(a.next(ms(801)), Next::Wait(Some(ms(1800))));
+        assert_eq!(feed(a, &[(900, event)]).next(ms(901)), Next::Wait(Some(ms(until))));
+    }
+}
+
+#[test]
 fn who_loses_patience_first_is_not_to_blame() {
     let a = attempt(&[(1000, beat(1, 5, false)), (1000, beat(0, 5, true)), (9000, beat(0, 5, true))]);
     let a = feed(a, &[(9500, failed(0, Exit::Hang)), (9600, closed(1))]);

@@ -80,6 +80,16 @@ fn mpiruns_exit_code_explains_a_silent_death() {
 }
 
 #[test]
+fn mpiruns_exit_code_is_that_of_the_only_death() {
+    let end = ended(300, Death::Code(139));
+    let killed = (Some(1), Exit::WorkerFailed, "killed by signal 11 (SIGSEGV)".to_owned());
+    let complaint = failed(130, 0, Exit::WorkerFailed, "lost rank 1");
+    assert_eq!(summary(first_cause(&[gone(100, 1), complaint], None, end)), killed);
+    // What goes long afterwards goes because of it.
+    assert_eq!(summary(first_cause(&[gone(100, 1), gone(2000, 0)], None, end)), killed);
+}
+
+#[test]
 fn mpiruns_exit_code_is_nobodys_when_several_died_at_once() {
     // Rank 1 was killed on another host; rank 0 lost its connection to it, and MPI ended it with code 14.
     let cause = first_cause(&[gone(100, 1), gone(140, 0)], None, ended(200, Death::Code(14)));

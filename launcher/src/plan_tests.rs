@@ -38,6 +38,12 @@ fn every_worker_knows_its_place() {
 }
 
 #[test]
+fn hosts_that_do_not_work_together_are_no_mistake_in_the_command() {
+    let apart = crate::probe::exchange::ExchangeError::WrongSum { a: "a".into(), b: "b".into() };
+    assert_eq!(PlanError::from(apart).exit(), Exit::Preflight);
+}
+
+#[test]
 fn threads_are_shared_but_never_none_and_given_ones_stay() {
     let threads = |m: &Machine| {
         let plan = planned(&request("1", Nproc::Count(4), Device::Cpu), m).unwrap();

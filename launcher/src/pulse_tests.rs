@@ -89,6 +89,24 @@ fn a_silent_rank_is_named_with_its_last_place() {
 }
 
 #[test]
+fn only_a_rank_that_lives_and_waits_tells_where() {
+    let mut pulse = Pulse::new(4, s(CAP));
+    let waits_at = |bucket| Some(("gradient all-reduce", Some(bucket)));
+    for at in 0..=30 {
+        pulse.on_beat(s(at), Rank(0), beat(1, 0, Phase::Backward, waits_at(1)));
+        // It has come further, and waits for nobody.
+        pulse.on_beat(s(at), Rank(2), beat(1, 5, Phase::Forward, None));
+    }
+    pulse.on_beat(s(0), Rank(1), beat(1, 0, Phase::Forward, None));
+    // It waits further on, and has not been heard of for long.
+    pulse.on_beat(s(1), Rank(3), beat(1, 5, Phase::Backward, waits_at(1)));
+    let hang = pulse.hang(s(31)).unwrap();
+    assert_eq!(hang.rank, Some(Rank(1)));
+    let said = "; rank 0 is waiting for the others in step 1 (gradient all-reduce, bucket 1)";
+    assert!(hang.text.ends_with(said), "{}", hang.text);
+}
+
+#[test]
 fn of_ranks_that_live_the_one_that_does_not_wait_is_named() {
     let mut pulse = pulse(10);
     for at in 21..=50 {

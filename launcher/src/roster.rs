@@ -172,6 +172,18 @@ mod tests {
     }
 
     #[test]
+    fn of_hosts_that_failed_only_as_many_as_needed_get_a_chance() {
+        let mut r = roster(2, 3, &["a", "b", "c"]);
+        assert_eq!(r.names(), ["a", "b", "c"]);
+        for member in &mut r.hosts[1..] {
+            member.strikes = STRIKES;
+        }
+        let choice = r.choose(&unfit(&[]));
+        assert_eq!(names(&choice), "a b");
+        assert_eq!(choice.left_out, [("c".to_owned(), format!("it failed {STRIKES} times in a row"))]);
+    }
+
+    #[test]
     fn nobody_knows_or_long_ago_is_no_failure_in_a_row() {
         let mut r = roster(1, 2, &["a", "b"]);
         let fail = |r: &mut Roster, culprit, lasted| {

@@ -122,6 +122,16 @@ fn a_lost_run_directory_comes_back_from_the_store() {
         fs::read_to_string(bench.path().join("run/checkpoints/best")).unwrap().trim()
     );
     assert_eq!(sent(), before);
+    // The best one is another than the newest, and the store has neither its name nor its files.
+    let local = fs::read_dir(bench.path().join("run/checkpoints")).unwrap().flatten();
+    let local = local.map(|entry| entry.file_name().into_string().unwrap());
+    let older = local.filter(|name| name.starts_with("step-") && name != "step-00000016").max().unwrap();
+    fs::write(bench.path().join("run/checkpoints/best"), format!("{older}\n")).unwrap();
+    moto.remove("runs/run/best");
+    moto.files(&format!("runs/run/{older}/")).iter().for_each(|file| moto.remove(file));
+    train(&bench, port, "run", &steps("train.max_steps=16"));
+    assert_eq!(moto.read("runs/run/best").trim(), older);
+    assert_eq!(moto.files(&format!("runs/run/{older}/")).len(), 4);
     fs::remove_dir_all(bench.path().join("run")).unwrap();
     let out = command(&bench, port, "run", &["run.resume=never"]).output().unwrap();
     assert_eq!(out.status.code(), Some(2), "{}", text(&out));

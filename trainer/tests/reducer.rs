@@ -9,9 +9,11 @@ use std::sync::{Arc, Mutex};
 use tch::{Device, Kind, Tensor};
 use torch_ext::DeviceBuffer;
 
-/// One rank that notes which buckets were sent, and the first gradient value of `watched[bucket]` then.
+/// One rank that notes which buckets were sent, and the first gradient value of `watched[bucket]` then. What bytes are gathered
+/// are its own, and `other`, where there is one.
 #[derive(Default)]
 struct Noting {
+    other: Option<Vec<u8>>,
     sent: Mutex<Vec<(usize, f64)>>,
     watched: Mutex<Vec<Tensor>>,
 }
@@ -36,7 +38,7 @@ impl Collective for Noting {
         Ok(())
     }
     fn all_gather(&self, bytes: Vec<u8>, label: Label) -> Result<Vec<Vec<u8>>, Error> {
-        Alone.all_gather(bytes, label)
+        Ok(Alone.all_gather(bytes, label)?.into_iter().chain(self.other.clone()).collect())
     }
     fn barrier(&self, _: Label) -> Result<(), Error> {
         Ok(())
@@ -192,4 +194,18 @@ fn it_can_be_abandoned_before_the_first_pass() {
     r.abandon().unwrap();
     (&a + &b + &c).sum(Kind::Float).backward();
     assert_eq!(sent(&notes), [0usize; 0]);
+}
+
+#[test]
+fn a_rank_with_another_network_is_named() {
+    let (store, _) = store();
+    let ours = ddp::describe_parameters(&store);
+    let other = Noting { other: Some(ours.join("\n").replace("b [16]", "b [17]").into_bytes()), ..Noting::default() };
+    let error = ddp::same_everywhere(&other, "its parameters", &ours).unwrap_err().to_string();
+    let told = "rank 1 differs from rank 0 in its parameters: 'b [17] Float' there, 'b [16] Float' on rank 0";
+    assert!(error.starts_with(told), "{error}");
+    assert!(
+        ddp::same_everywhere(&Noting { other: Some(ours.join("\n").into_bytes()), ..Noting::default() }, "", &ours)
+            .is_ok()
+    );
 }

@@ -163,3 +163,18 @@ fn stages_of(path: &Path) -> Option<String> {
     let runs = summary.get("stages")?.as_object()?.keys().map(|name| path.join(name).display().to_string());
     Some(runs.collect::<Vec<_>>().join(", "))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_pipeline_a_stage_is_to_be_named() {
+        let run = tempfile::tempdir().unwrap();
+        let problem = || resolve_weights(run.path()).unwrap_err().to_string();
+        assert!(problem().contains("neither a run with a complete checkpoint nor a checkpoint"), "{}", problem());
+        std::fs::write(run.path().join("summary.json"), r#"{"stages": {"encoder": {}, "joint": {}}}"#).unwrap();
+        let stages = ["encoder", "joint"].map(|stage| run.path().join(stage).display().to_string());
+        assert!(problem().contains(&format!("name one of its stages: {}", stages.join(", "))), "{}", problem());
+    }
+}

@@ -179,6 +179,7 @@ fn retired(found: &[(u64, bool)], newest: u64, keep_last: usize, best: Option<u6
 
 #[cfg(test)]
 mod tests {
+    use super::super::manifest::FileEntry;
     use super::*;
 
     #[test]
@@ -187,6 +188,19 @@ mod tests {
         assert_eq!(retired(&found, 6, 2, Some(1)), [3, 2, 4]);
         assert_eq!(retired(&found, 6, 9, None), [3]);
         assert_eq!(retired(&[(6, true)], 6, 1, None), Vec::<u64>::new());
+    }
+
+    #[test]
+    fn a_file_is_the_same_where_both_manifests_say_so() {
+        let entry = |text: &str| FileEntry::of(text.as_bytes());
+        let manifest = |files: &[(&str, &str)]| {
+            let files = files.iter().map(|(name, text)| ((*name).to_owned(), entry(text))).collect();
+            serde_json::to_vec(&Manifest { format: 1, step: 1, files }).unwrap()
+        };
+        let there = manifest(&[(MODEL, "weights"), (OPTIMIZER, "moments")]);
+        let here = manifest(&[(MODEL, "weights"), (OPTIMIZER, "others"), (STATE, "state")]);
+        assert_eq!([MODEL, OPTIMIZER, STATE].map(|file| same_file(&there, &here, file)), [true, false, false]);
+        assert!(!same_file(b"no manifest", b"no manifest", MODEL));
     }
 
     #[test]

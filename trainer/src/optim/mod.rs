@@ -101,4 +101,31 @@ mod tests {
         assert_eq!(names.map(|n| optimizer.factor(n)), [0.0, 0.1, 1.0, 1.0]);
         assert_eq!(optimizer.idle_group(&names), Some("gpd"));
     }
+
+    /// Three steps with the third weight at half the rate. The values are those of torch.optim (PyTorch 2.13, float64), given
+    /// that weight in a parameter group of its own.
+    #[test]
+    fn steps_are_those_of_pytorch() {
+        let gradients = [[0.1, -0.2, 0.3], [0.4, 0.1, -0.05], [-0.3, 0.02, 1e-3]];
+        for (name, theirs) in [
+            (OptimName::Adam, [0.9765222195621491, -1.9737522791546827, 0.48904530632837084]),
+            (OptimName::Adamw, [0.9769599462572541, -1.9810700218913297, 0.4899796677905812]),
+            (OptimName::Sgd, [0.987092598, -1.985476196, 0.49500582456250003]),
+        ] {
+            let optim =
+                Optim { name, betas: [0.8, 0.95], eps: 1e-3, weight_decay: 0.1, momentum: 0.9, ..Optim::default() };
+            let optimizer = Optimizer::new(&optim);
+            let mut values = Tensor::from_slice(&[1.0, -2.0, 0.5]);
+            let mut slots: Vec<Tensor> = optimizer.slots().iter().map(|_| values.zeros_like()).collect();
+            let rates = Tensor::from_slice(&[1.0, 1.0, 0.5]);
+            for (step, gradient) in (1..).zip(&gradients) {
+                let mut gradient = Tensor::from_slice(gradient);
+                let part =
+                    Part { values: &mut values, gradient: &mut gradient, slots: &mut slots, rates: Some(&rates) };
+                optimizer.update(part, 0.01, step);
+            }
+            let ours = Vec::<f64>::try_from(&values).unwrap();
+            assert!(ours.iter().zip(theirs).all(|(a, b)| (a - b).abs() < 1e-12), "{name:?}: {ours:?}");
+        }
+    }
 }
