@@ -206,7 +206,7 @@ impl Moto {
 
     /// Names of the files below `prefix`, sorted, without it.
     pub fn files(&self, prefix: &str) -> Vec<String> {
-        self.script("bucket.py", &["list", prefix]).lines().map(str::to_owned).collect()
+        self.script("bucket.py", &["list", prefix]).split_whitespace().map(str::to_owned).collect()
     }
 
     /// The text of a file.
