@@ -8,14 +8,15 @@ use std::time::Duration;
 /// How long a look may take; the job waits for it before it is started again.
 const WITHIN: Duration = Duration::from_secs(8);
 
-/// For /bin/sh. The kernel shows stacks to root alone, and gdb may be missing or forbidden.
+/// For /bin/sh. The kernel shows stacks to root alone, and gdb may be missing or forbidden. It reads hundreds of megabytes of symbols,
+/// and asked to end goes on with that; nor does it end with the shell, since timeout has put it into a group of its own.
 const SCRIPT: &str = r#"
 grep -E '^(State|VmRSS|Threads)' /proc/$pid/status || exit 1
 for task in /proc/$pid/task/*; do
   echo "thread ${task##*/} $(cat $task/comm): $(cat $task/wchan 2>/dev/null)"
   sed 's/^/  /' $task/stack 2>/dev/null
 done
-command -v gdb >/dev/null && timeout 5 gdb -p $pid -batch -ex 'thread apply all backtrace 16' 2>/dev/null </dev/null
+command -v gdb >/dev/null && timeout -s KILL 5 gdb -p $pid -batch -ex 'thread apply all backtrace 16' 2>/dev/null </dev/null
 exit 0
 "#;
 
