@@ -57,6 +57,25 @@ mod tests {
     }
 
     #[test]
+    fn a_gdb_that_does_not_end_when_it_is_asked_to_is_gone_with_the_look() {
+        let folder = tempfile::tempdir().unwrap();
+        let (gdb, pid) = (folder.path().join("gdb"), folder.path().join("pid"));
+        let stubborn = format!("#!/bin/sh\ntrap '' TERM\necho $$ >{}\nexec sleep 60\n", pid.display());
+        std::fs::write(&gdb, stubborn).unwrap();
+        std::fs::set_permissions(&gdb, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let script = format!("PATH={}:$PATH\npid={}\n{SCRIPT}", folder.path().display(), std::process::id());
+        let _ = remote::run(Reach::Here, "localhost", &script, WITHIN);
+        let pid = std::fs::read_to_string(&pid).unwrap();
+        // What has ended and was not waited for yet has none.
+        let line = || std::fs::read(format!("/proc/{}/cmdline", pid.trim())).unwrap_or_default();
+        let over = std::time::Instant::now();
+        while !line().is_empty() {
+            assert!(over.elapsed() < Duration::from_secs(5), "the look is over, and process {pid} is left");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    #[test]
     fn a_look_that_takes_too_long_is_worth_what_it_has_found() {
         let late = |said: &str| RemoteError::Late { way: "over ssh", within: WITHIN, said: said.into() };
         assert_eq!(found(Err(late("State:\tT (stopped)\n"))).unwrap(), "State:\tT (stopped)\n");

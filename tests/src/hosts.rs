@@ -89,7 +89,9 @@ impl Hosts {
     fn add(&mut self, i: usize, family: Family, kind: &str, bench: &Bench) {
         let name = format!("host{i}");
         let (programs, repository) = (binary("jcs").parent().unwrap().to_owned(), repository());
-        let shared = [bench.path(), &programs, &repository];
+        // It may be a link to another checkout's.
+        let libraries = repository.join(".deps").canonicalize().unwrap_or_else(|_| repository.clone());
+        let shared = [bench.path(), &programs, &repository, &libraries];
         let shared = shared.iter().filter(|path| path.starts_with("/tmp")).map(|path| path.as_os_str());
         let arguments = ["-c", HOST, "host.sh", &name, kind].map(OsStr::new).into_iter();
         let arguments: Vec<&OsStr> = arguments.chain([self.folder.path().as_os_str()]).chain(shared).collect();
