@@ -17,12 +17,16 @@ pub const SSH_VARIABLE: &str = "PRTE_MCA_plm_ssh_agent";
 pub const HOST_ONLY: [&str; 6] = ["docker0", "podman0", "cni-podman0", "lxcbr0", "lxdbr0", "virbr0"];
 
 /// Variables that mean on every host what they mean here. `CUDA_VISIBLE_DEVICES` is none: each host has its own.
-const SHARED_PREFIXES: [&str; 13] = [
+const SHARED_PREFIXES: [&str; 16] = [
     "JCS_",
     "OMP_",
     "KMP_",
     "MKL_",
     "OPENBLAS_",
+    // What of a processor oneDNN and libtorch use: other instructions round otherwise.
+    "ONEDNN_",
+    "DNNL_",
+    "ATEN_",
     "TORCH_",
     "PYTORCH_",
     "NCCL_",
@@ -128,10 +132,20 @@ mod tests {
 
     #[test]
     fn what_means_the_same_on_every_host_travels_by_name() {
-        let set =
-            ["PATH", "NCCL_DEBUG", "JCS_LOG", "AWS_SECRET_ACCESS_KEY", "CUDA_VISIBLE_DEVICES", "JCS_TOKEN", "OMP_x*"];
+        let set = [
+            "PATH",
+            "NCCL_DEBUG",
+            "ONEDNN_MAX_CPU_ISA",
+            "ATEN_CPU_CAPABILITY",
+            "JCS_LOG",
+            "AWS_SECRET_ACCESS_KEY",
+            "CUDA_VISIBLE_DEVICES",
+            "JCS_TOKEN",
+            "OMP_x*",
+        ];
         let ssh = line(Reach::Ssh, &set);
-        assert!(ssh.ends_with("-x JCS_TOKEN -x AWS_SECRET_ACCESS_KEY -x JCS_LOG -x NCCL_DEBUG"), "{ssh}");
+        let shared = ["ATEN_CPU_CAPABILITY", "AWS_SECRET_ACCESS_KEY", "JCS_LOG", "NCCL_DEBUG", "ONEDNN_MAX_CPU_ISA"];
+        assert!(ssh.ends_with(&format!("-x JCS_TOKEN -x {}", shared.join(" -x "))), "{ssh}");
         assert!(line(Reach::Here, &set).ends_with("--output tag -x JCS_TOKEN"));
     }
 
