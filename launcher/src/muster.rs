@@ -8,12 +8,14 @@ use crate::nodes::Reach;
 use crate::plan::{self, Plan, PlanError, Request, Share};
 use crate::probe::wanted::Wanted;
 use crate::probe::{self, Report, exchange};
+use crate::remote::Patience;
 use crate::roster::{Choice, Roster};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-/// How long hosts may take to answer before another start, where those that do not are left out.
-const WITHIN_AGAIN: Duration = Duration::from_secs(6);
+/// How long hosts may take before another start, where those that do not answer are left out. One that lives but is slow, as
+/// hosts are while the workers of the last start are still dying there, is not.
+const AGAIN: Patience = Patience { first: Duration::from_secs(6), whole: probe::WITHIN };
 
 /// What the starts of a job are made from.
 pub struct Muster {
@@ -51,7 +53,7 @@ pub struct Team {
 impl Muster {
     /// The team of the first start. `plan` is for all hosts that were asked for.
     pub fn first(&self, plan: &Plan) -> Result<Team, PlanError> {
-        let mut team = self.team(plan, probe::WITHIN)?;
+        let mut team = self.team(plan, probe::WITHIN.into())?;
         if self.asks && team.plan.nodes.len() > 1 {
             connect(&mut team)?;
         }
@@ -61,13 +63,13 @@ impl Muster {
     /// The team of another start.
     pub fn again(&self, plan: &Plan) -> Result<Team, PlanError> {
         // A host that is slow to answer must not end a job that it was good enough for before.
-        self.team(plan, if self.roster.is_elastic() { WITHIN_AGAIN } else { probe::WITHIN })
+        self.team(plan, if self.roster.is_elastic() { AGAIN } else { probe::WITHIN.into() })
     }
 
-    fn team(&self, plan: &Plan, within: Duration) -> Result<Team, PlanError> {
+    fn team(&self, plan: &Plan, patience: Patience) -> Result<Team, PlanError> {
         let began = Instant::now();
         let report = match self.asks {
-            true => self.ask(plan, within),
+            true => self.ask(plan, patience),
             false => Report::default(),
         };
         let choice = self.roster.choose(&report.reasons());
@@ -85,9 +87,9 @@ impl Muster {
         Ok(Team { plan: self.plan(&choice)?, choice, addresses, warnings: report.table(), notes })
     }
 
-    fn ask(&self, plan: &Plan, within: Duration) -> Report {
+    fn ask(&self, plan: &Plan, patience: Patience) -> Report {
         let expected = plan.expected(&self.machine, &self.wanted);
-        probe::examine(&self.shares, &expected, self.request.nodes.reach, &self.machine, within)
+        probe::examine(&self.shares, &expected, self.request.nodes.reach, &self.machine, patience)
     }
 
     fn plan(&self, choice: &Choice) -> Result<Plan, PlanError> {

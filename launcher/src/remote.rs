@@ -58,12 +58,34 @@ pub enum RemoteError {
     },
 }
 
+/// How long a host may take: one that is away says nothing, one that is slow has said something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// Until anything comes.
+    pub first: Duration,
+    /// Until all has come; not less.
+    pub whole: Duration,
+}
+
+impl Patience {
+    /// What is left of it.
+    pub fn after(self, time: Duration) -> Patience {
+        Patience { first: self.first.saturating_sub(time), whole: self.whole.saturating_sub(time) }
+    }
+}
+
+impl From<Duration> for Patience {
+    fn from(within: Duration) -> Patience {
+        Patience { first: within, whole: within }
+    }
+}
+
 /// Runs `script` on `host` and returns what it prints on standard output, at most a mebibyte. The script comes on standard
 /// input: nothing of it stands on a command line. By [`Reach::Here`] it runs on this machine, whatever `host` says; by another way
 /// it does so only through that: see [`way_to`].
-pub fn run(reach: Reach, host: &str, script: &str, within: Duration) -> Result<String, RemoteError> {
-    let until = Instant::now() + within;
-    let words = agent(reach, host, within);
+pub fn run(reach: Reach, host: &str, script: &str, patience: impl Into<Patience>) -> Result<String, RemoteError> {
+    let (began, patience) = (Instant::now(), patience.into());
+    let words = agent(reach, host, patience.first);
     let (program, arguments) = words.split_first().ok_or_else(|| not_started("", "no such program"))?;
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -74,12 +96,15 @@ pub fn run(reach: Reach, host: &str, script: &str, within: Duration) -> Result<S
     let mut child = command.spawn().map_err(|e| not_started(program, &e.to_string()))?;
     let (out, err) = (drain(child.stdout.take()), drain(child.stderr.take()));
     feed(child.stdin.take(), script);
-    let status = wait(&mut child, until).map_err(|e| not_started(program, &e.to_string()))?;
+    let heard = || !out.is_empty();
+    let within = || if heard() { patience.whole } else { patience.first };
+    let status = wait(&mut child, || began + within()).map_err(|e| not_started(program, &e.to_string()))?;
     let way = way(reach);
     match status {
         Some(status) if status.success() => Ok(said(&out)),
         Some(status) => Err(RemoteError::NotReached { way, problem: last_words(&said(&err), status) }),
         None => {
+            let within = within();
             end(&mut child, reach);
             Err(RemoteError::Late { way, within, said: said(&out) })
         }
@@ -209,13 +234,13 @@ fn last_words(text: &str, status: ExitStatus) -> String {
 }
 
 /// `None` where the deadline comes first.
-fn wait(child: &mut Child, until: Instant) -> io::Result<Option<ExitStatus>> {
+fn wait(child: &mut Child, until: impl Fn() -> Instant) -> io::Result<Option<ExitStatus>> {
     let mut pause = POLL.0;
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
-        let left = until.saturating_duration_since(Instant::now());
+        let left = until().saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(None);
         }
@@ -227,15 +252,16 @@ fn wait(child: &mut Child, until: Instant) -> io::Result<Option<ExitStatus>> {
 /// Ends what was started, on the other host too: srun takes its task with it only when it is asked to end.
 fn end(child: &mut Child, reach: Reach) {
     let pid = Pid::from_raw(child.id().cast_signed());
+    let soon = |began: Instant| move || began + FAREWELL;
     if reach == Reach::Here {
         let _ = killpg(pid, Signal::SIGKILL);
     } else {
         let _ = kill(pid, Signal::SIGTERM);
-        let _ = wait(child, Instant::now() + FAREWELL);
+        let _ = wait(child, soon(Instant::now()));
     }
     let _ = child.kill();
     // Something that not even SIGKILL ends, as on a file system whose server is gone, is left to itself.
-    let _ = wait(child, Instant::now() + FAREWELL);
+    let _ = wait(child, soon(Instant::now()));
 }
 
 #[cfg(test)]
@@ -266,6 +292,17 @@ mod tests {
         let lines = std::fs::read_dir("/proc").unwrap().flatten();
         let left = lines.filter_map(|e| std::fs::read(e.path().join("cmdline")).ok()).any(|l| l == b"sleep\x0098765\0");
         assert!(!left, "sleep is left");
+    }
+
+    #[test]
+    fn whoever_has_said_something_is_slow_and_not_away() {
+        let patience = Patience { first: Duration::from_millis(300), whole: Duration::from_secs(20) };
+        assert_eq!(run(Reach::Here, "x", "echo a; sleep 1; echo b", patience).unwrap(), "a\nb\n");
+        let error = run(Reach::Here, "x", "sleep 98766; echo a", patience).unwrap_err();
+        assert_eq!(error, RemoteError::Late { way: "from /bin/sh", within: patience.first, said: String::new() });
+        let patience = Patience { first: Duration::from_secs(1), whole: Duration::from_millis(1500) };
+        let error = run(Reach::Here, "x", "echo a; sleep 98767", patience).unwrap_err();
+        assert_eq!(error, RemoteError::Late { way: "from /bin/sh", within: patience.whole, said: "a\n".into() });
     }
 
     #[test]

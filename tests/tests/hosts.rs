@@ -310,7 +310,7 @@ fn a_host_that_is_cut_off_is_left_out_and_joins_again_when_it_is_back() {
     hosts.cut_off(3);
     let resumed_at = await_world(&bench, &mut child, "run", 2);
     say(&format!("a step on the other hosts {:.1} s after the cut", cut.elapsed().as_secs_f64()));
-    assert!(cut.elapsed() < Duration::from_secs(30 + 10), "{:?}", cut.elapsed());
+    assert!(cut.elapsed() < Duration::from_secs(60), "{:?}", cut.elapsed());
     assert!(resumed_at > 0, "it did not start afresh");
     assert_eq!(hosts.workers(3).len(), 0, "workers are left on the host that was cut off");
     hosts.reconnect(3);
@@ -405,7 +405,7 @@ fn the_run_moves_on_when_the_host_of_rank_0_is_cut_off_and_its_old_worker_writes
     hosts.cut_off(3);
     await_world(&bench, &mut child, "run", 2);
     say(&format!("a step on the other hosts {:.1} s after the cut", cut.elapsed().as_secs_f64()));
-    assert!(cut.elapsed() < Duration::from_secs(30 + 10), "{:?}", cut.elapsed());
+    assert!(cut.elapsed() < Duration::from_secs(60), "{:?}", cut.elapsed());
     let taken = bench.metrics("run", "train").len();
     hosts.reconnect(3);
     await_step(&bench, &mut child, "run", taken + 20);

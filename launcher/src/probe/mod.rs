@@ -12,7 +12,7 @@ mod witness;
 use crate::machine::Machine;
 use crate::nodes::Reach;
 use crate::plan::Share;
-use crate::remote::{self, RemoteError};
+use crate::remote::{self, Patience, RemoteError};
 use judge::{Heard, judge};
 use script::{Answer, Expected};
 use std::time::{Duration, Instant, SystemTime};
@@ -23,21 +23,21 @@ pub use report::{Report, Unfit};
 /// How long hosts may take to answer before the first start.
 pub const WITHIN: Duration = Duration::from_secs(13);
 
-/// Finds out whether every one of `hosts` can take part, and returns at the latest after `within` and a moment. Of this
-/// machine alone ([`Reach::Here`]) less is asked, because there is nothing to compare it with.
-pub fn examine(hosts: &[Share], expected: &Expected, reach: Reach, machine: &Machine, within: Duration) -> Report {
-    let until = Instant::now() + within;
+/// Finds out whether every one of `hosts` can take part, and returns at the latest when `patience` is over and a moment later.
+/// Of this machine alone ([`Reach::Here`]) less is asked, because there is nothing to compare it with.
+pub fn examine(hosts: &[Share], expected: &Expected, reach: Reach, machine: &Machine, patience: Patience) -> Report {
+    let began = Instant::now();
     let alone = reach == Reach::Here;
     let run_dir = expected.run_dir.as_ref().filter(|_| !alone);
     let witness = run_dir.and_then(|run_dir| Witness::leave(&machine.folder.join(run_dir)));
-    let script = expected.script(witness.as_ref().map(Witness::path), !alone, within);
+    let script = expected.script(witness.as_ref().map(Witness::path), !alone, patience.whole);
     // This machine is asked in any case: the others are compared with it.
     let mut targets = vec![None];
     targets.extend(hosts.iter().filter(|_| !alone).map(|share| Some(share.host.as_str())));
     let mut heard = remote::in_parallel(&targets, |target| match target {
         Some(host) if remote::way_to(host, reach, machine) == Reach::Here => None,
-        Some(host) => Some(hear(reach, host, &script, until)),
-        None => Some(hear(Reach::Here, &machine.host, &script, until)),
+        Some(host) => Some(hear(reach, host, &script, patience.after(began.elapsed()))),
+        None => Some(hear(Reach::Here, &machine.host, &script, patience.after(began.elapsed()))),
     })
     .into_iter();
     let here = heard.next().flatten().unwrap_or_else(|| Heard::silent("was not asked"));
@@ -50,9 +50,9 @@ pub fn examine(hosts: &[Share], expected: &Expected, reach: Reach, machine: &Mac
     judge(&asked, &answers, expected, &judge::Here { host: &machine.host, heard: &here })
 }
 
-fn hear(reach: Reach, host: &str, script: &str, until: Instant) -> Heard {
+fn hear(reach: Reach, host: &str, script: &str, patience: Patience) -> Heard {
     let began = now();
-    let result = remote::run(reach, host, script, until.saturating_duration_since(Instant::now()));
+    let result = remote::run(reach, host, script, patience);
     Heard { answer: result.map(|text| Answer::read(&text)).map_err(|e| reason(&e)), began, ended: now() }
 }
 
