@@ -264,6 +264,13 @@ impl Attempt {
         self.peers.first().is_some_and(|p| matches!(p.finished, Some((_, Exit::Preempted))))
     }
 
+    /// A worker failed while nobody wanted an end. mpirun then asks the others to end, and some manage to write a checkpoint.
+    fn failed_unasked(&self) -> bool {
+        let preempted = self.first_preempted().unwrap_or(Duration::MAX);
+        let first = |t: &Trouble| t.what != What::Gone && t.at < preempted;
+        self.stop_since.is_none() && self.troubles.iter().any(first)
+    }
+
     fn outcome(&self, now: Duration) -> Outcome {
         let finished =
             |exit| self.peers.iter().filter(move |p| matches!(p.finished, Some((_, e)) if e == exit)).count();
@@ -272,7 +279,8 @@ impl Attempt {
         if done && self.mpirun.is_some_and(|m| m.death == Death::Code(0)) {
             return Outcome::Done;
         }
-        if self.checkpoint_confirmed() || (finished(Exit::Preempted) > 0 && !any_failed) {
+        let preempted = self.checkpoint_confirmed() || (finished(Exit::Preempted) > 0 && !any_failed);
+        if preempted && !self.failed_unasked() {
             return Outcome::Preempted { confirmed: self.checkpoint_confirmed() };
         }
         let grace_over = self.stop_since.is_some_and(|since| since + self.grace <= now);

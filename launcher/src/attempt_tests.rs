@@ -137,6 +137,20 @@ fn a_failure_after_the_request_is_a_failure() {
 }
 
 #[test]
+fn a_checkpoint_that_the_others_wrote_after_a_failure_is_no_preemption() {
+    let last = [(130, closed(0)), (130, closed(1))];
+    let events = [(100, failed(1, Exit::WorkerFailed)), (110, finished(0, Exit::Preempted))];
+    let a = feed(feed(attempt(&events), &last), &ended(4));
+    assert_eq!(cause(&a, 500).rank, Some(Rank(1)));
+    // Where somebody wants the job to end, or the failure came after it had been preempted, it is one.
+    let asked = [&[(90, Event::AskedToStop)], &events[..], &last, &ended(4)].concat();
+    assert_eq!(over(&attempt(&asked), 500), Outcome::Preempted { confirmed: true });
+    let later = [(100, finished(0, Exit::Preempted)), (110, failed(1, Exit::WorkerFailed))];
+    let a = feed(feed(attempt(&later), &last), &ended(4));
+    assert_eq!(over(&a, 500), Outcome::Preempted { confirmed: true });
+}
+
+#[test]
 fn some_signals_end_at_once() {
     assert_eq!(over(&attempt(&[(10, Event::MustEnd(2))]), 10), Outcome::Signalled(2));
     let twice = [(10, Event::AskedToStop), (20, Event::AskedToStop)];

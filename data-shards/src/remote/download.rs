@@ -80,7 +80,9 @@ impl Download<'_> {
                 return Err(self.fault(fault));
             }
             remove(&self.entry.complete).map_err(self.cache("remove"))?;
-            let part = self.fetch(file).inspect_err(|error| self.note(error))?;
+            let mut part = self.resume(file)?;
+            // While the lock is had: whoever has it next must find the note.
+            self.fetch(&mut part).inspect_err(|error| self.note(error))?;
             if let Some(held) = self.entry.complete(part.file).map_err(self.cache("complete"))? {
                 return Ok(held);
             }
@@ -106,20 +108,19 @@ impl Download<'_> {
     }
 
     /// Goes on until everything is there and verified, or there is no hope.
-    fn fetch(&self, file: Flock<File>) -> Result<Part, Error> {
-        let mut part = self.resume(file)?;
-        self.await_room(&part)?;
+    fn fetch(&self, part: &mut Part) -> Result<(), Error> {
+        self.await_room(part)?;
         let (begin, mut attempts, mut so_far) = (Instant::now(), Attempts::default(), SoFar::default());
         loop {
             let before = part.have;
-            let (last, fault) = match self.attempt(&mut part) {
-                Ok(None) => return Ok(part),
+            let (last, fault) = match self.attempt(part) {
+                Ok(None) => return Ok(()),
                 // The bytes may have been changed on the way, or on the disk of an earlier process: once.
                 Ok(Some(fault)) if so_far.wrong => return Err(self.fault(fault)),
                 Ok(Some(fault)) => {
                     tracing::warn!("{}: {fault}: fetching it again from the start", self.url);
                     so_far.wrong = true;
-                    self.clear(&mut part)?;
+                    self.clear(part)?;
                     continue;
                 }
                 Err(Failure::Hopeless(error)) => return Err(error),
@@ -136,7 +137,7 @@ impl Download<'_> {
                 }
                 Err(Failure::Restart(last)) => {
                     so_far.restarts += 1;
-                    self.clear(&mut part)?;
+                    self.clear(part)?;
                     if so_far.restarts < self.patience.attempts.max(2) {
                         tracing::warn!("{}: {last}: fetching it from the start", self.url);
                         continue;
