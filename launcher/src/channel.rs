@@ -5,6 +5,7 @@
 //! and [`Channel::cut`] makes every worker kill itself.
 
 use crate::attempt::Event;
+use crate::ends::Ends;
 use crate::events::{Happened, Sender};
 use protocol::Rank;
 use protocol::message::{Message, WELCOME};
@@ -39,6 +40,7 @@ struct Shared {
     world_size: usize,
     cut: AtomicBool,
     connections: Mutex<Connections>,
+    ends: Ends,
     events: Sender,
 }
 
@@ -66,6 +68,7 @@ impl Channel {
             world_size,
             cut: AtomicBool::new(false),
             connections: Mutex::default(),
+            ends: Ends::open(),
             events,
         });
         let mut channel = Channel { addresses: Vec::new(), shared };
@@ -221,6 +224,7 @@ fn register(rank: Rank, mut held: &TcpStream, shared: &Shared) -> Result<(), Str
     }
     let kept = held.try_clone().map_err(|e| e.to_string())?;
     held.write_all(WELCOME).map_err(|e| e.to_string())?;
+    shared.ends.watch(rank, &kept);
     connections.ranks.insert(rank);
     connections.held.push(kept);
     Ok(())
@@ -233,7 +237,8 @@ fn listen(rank: Rank, mut reader: BufReader<TcpStream>, shared: &Shared) {
             Err(why) => shared.events.send(Happened::Note(format!("a message of rank {rank} makes no sense: {why}"))),
         }
     }
-    shared.tell(Event::Closed(rank));
+    let at = shared.ends.of(rank, shared.events.now());
+    shared.events.send_at(at, Happened::Event(Event::Closed(rank)));
 }
 
 /// The next message; `None` at the end of the connection.

@@ -23,7 +23,17 @@ pub struct Sender {
 impl Sender {
     /// Puts in something that happens now. After the start's end nobody listens, and that is no error.
     pub fn send(&self, what: Happened) {
-        let _ = self.sender.send((self.began.elapsed(), what));
+        self.send_at(self.now(), what);
+    }
+
+    /// Puts in something that happened at another time.
+    pub fn send_at(&self, at: Duration, what: Happened) {
+        let _ = self.sender.send((at, what));
+    }
+
+    /// The time.
+    pub fn now(&self) -> Duration {
+        self.began.elapsed()
     }
 }
 

@@ -15,6 +15,7 @@ pub mod cause;
 pub mod channel;
 pub mod cli;
 pub mod earlier;
+pub mod ends;
 pub mod events;
 pub mod job;
 pub mod logs;

@@ -102,7 +102,8 @@ fn a_killed_worker_is_named_with_its_host_and_nothing_is_left() {
     let out = child.wait_with_output().unwrap();
     assert_eq!(out.status.code(), Some(4), "{}", text(&out));
     let last = last_line(&out);
-    assert!(last.contains("rank 1 on host2 failed"), "{last}");
+    let log = std::fs::read_to_string(bench.path().join("run/logs/launcher.log")).unwrap();
+    assert!(last.contains("rank 1 on host2 failed"), "{last}\n{log}");
     // The signal is known where host2's daemon is heard before host1's worker ends for want of its peer.
     assert!(last.contains("SIGKILL") || last.contains("its connection to the launcher closed"), "{last}");
     hosts.assert_nothing_left();

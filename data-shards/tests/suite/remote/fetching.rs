@@ -127,6 +127,27 @@ fn a_dead_server_is_named_within_bounds() {
 }
 
 #[test]
+fn who_waits_for_a_download_that_fails_does_not_try_again() {
+    let shard = Shard::new("train-000000.tar", MIB);
+    let server = Server::new([shard.file()]);
+    let cache = tempfile::tempdir().unwrap();
+    for round in 1..=5 {
+        *server.state.stubborn.lock().unwrap() = Some(Trick::Status(503));
+        let remote = open(&server.url(), cache.path());
+        let waiting: Vec<_> = (0..16)
+            .map(|_| {
+                std::thread::spawn({
+                    let (shard, remote) = (shard.clone(), remote.clone());
+                    move || shard.fails(&remote)
+                })
+            })
+            .collect();
+        waiting.into_iter().for_each(|thread| assert_eq!(thread.join().unwrap().blame(), Blame::Input));
+        assert_eq!(server.requests(&shard.name).len(), round * 5, "the attempts of one");
+    }
+}
+
+#[test]
 fn a_silent_server_is_given_up_and_stop_does_not_wait() {
     let shard = Shard::new("train-000000.tar", MIB);
     let server = Server::new([shard.file()]);
