@@ -84,7 +84,7 @@ impl From<Duration> for Patience {
 /// input: nothing of it stands on a command line. By [`Reach::Here`] it runs on this machine, whatever `host` says; by another way
 /// it does so only through that: see [`way_to`].
 pub fn run(reach: Reach, host: &str, script: &str, patience: impl Into<Patience>) -> Result<String, RemoteError> {
-    let (began, patience) = (Instant::now(), patience.into());
+    let patience = patience.into();
     let words = agent(reach, host, patience.first);
     let (program, arguments) = words.split_first().ok_or_else(|| not_started("", "no such program"))?;
     let mut command = Command::new(program);
@@ -96,9 +96,8 @@ pub fn run(reach: Reach, host: &str, script: &str, patience: impl Into<Patience>
     let mut child = command.spawn().map_err(|e| not_started(program, &e.to_string()))?;
     let (out, err) = (drain(child.stdout.take()), drain(child.stderr.take()));
     feed(child.stdin.take(), script);
-    let heard = || !out.is_empty();
-    let within = || if heard() { patience.whole } else { patience.first };
-    let status = wait(&mut child, || began + within()).map_err(|e| not_started(program, &e.to_string()))?;
+    let within = || if out.is_empty() { patience.first } else { patience.whole };
+    let status = wait(&mut child, within).map_err(|e| not_started(program, &e.to_string()))?;
     let way = way(reach);
     match status {
         Some(status) if status.success() => Ok(said(&out)),
@@ -233,14 +232,14 @@ fn last_words(text: &str, status: ExitStatus) -> String {
     last.map_or_else(|| status.to_string(), String::from)
 }
 
-/// `None` where the deadline comes first.
-fn wait(child: &mut Child, until: impl Fn() -> Instant) -> io::Result<Option<ExitStatus>> {
-    let mut pause = POLL.0;
+/// `None` where the time that it may take, which is asked again and again, is over first.
+fn wait(child: &mut Child, within: impl Fn() -> Duration) -> io::Result<Option<ExitStatus>> {
+    let (began, mut pause) = (Instant::now(), POLL.0);
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
-        let left = until().saturating_duration_since(Instant::now());
+        let left = within().saturating_sub(began.elapsed());
         if left.is_zero() {
             return Ok(None);
         }
@@ -252,16 +251,15 @@ fn wait(child: &mut Child, until: impl Fn() -> Instant) -> io::Result<Option<Exi
 /// Ends what was started, on the other host too: srun takes its task with it only when it is asked to end.
 fn end(child: &mut Child, reach: Reach) {
     let pid = Pid::from_raw(child.id().cast_signed());
-    let soon = |began: Instant| move || began + FAREWELL;
     if reach == Reach::Here {
         let _ = killpg(pid, Signal::SIGKILL);
     } else {
         let _ = kill(pid, Signal::SIGTERM);
-        let _ = wait(child, soon(Instant::now()));
+        let _ = wait(child, || FAREWELL);
     }
     let _ = child.kill();
     // Something that not even SIGKILL ends, as on a file system whose server is gone, is left to itself.
-    let _ = wait(child, soon(Instant::now()));
+    let _ = wait(child, || FAREWELL);
 }
 
 #[cfg(test)]
@@ -296,11 +294,11 @@ mod tests {
 
     #[test]
     fn whoever_has_said_something_is_slow_and_not_away() {
-        let patience = Patience { first: Duration::from_millis(300), whole: Duration::from_secs(20) };
-        assert_eq!(run(Reach::Here, "x", "echo a; sleep 1; echo b", patience).unwrap(), "a\nb\n");
+        let patience = Patience { first: Duration::from_secs(2), whole: Duration::from_secs(60) };
+        assert_eq!(run(Reach::Here, "x", "echo a; sleep 2.5; echo b", patience).unwrap(), "a\nb\n");
         let error = run(Reach::Here, "x", "sleep 98766; echo a", patience).unwrap_err();
         assert_eq!(error, RemoteError::Late { way: "from /bin/sh", within: patience.first, said: String::new() });
-        let patience = Patience { first: Duration::from_secs(1), whole: Duration::from_millis(1500) };
+        let patience = Patience { whole: Duration::from_millis(2500), ..patience };
         let error = run(Reach::Here, "x", "echo a; sleep 98767", patience).unwrap_err();
         assert_eq!(error, RemoteError::Late { way: "from /bin/sh", within: patience.whole, said: "a\n".into() });
     }

@@ -136,10 +136,8 @@ fn who_waits_for_a_download_that_fails_does_not_try_again() {
         let remote = open(&server.url(), cache.path());
         let waiting: Vec<_> = (0..16)
             .map(|_| {
-                std::thread::spawn({
-                    let (shard, remote) = (shard.clone(), remote.clone());
-                    move || shard.fails(&remote)
-                })
+                let (shard, remote) = (shard.clone(), remote.clone());
+                std::thread::spawn(move || shard.fails(&remote))
             })
             .collect();
         waiting.into_iter().for_each(|thread| assert_eq!(thread.join().unwrap().blame(), Blame::Input));
