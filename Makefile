@@ -5,12 +5,12 @@ SHELL := bash
 .NOTPARALLEL:
 CARGO ?= cargo
 
-.PHONY: help setup build demo test quick mutants bench soak check fmt
+.PHONY: help setup build demo test quick mutants bench soak check fmt gpu-kit
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-setup: ## Fetch libtorch, Open MPI and libclang into .deps/ (GPU=1: the CUDA libraries, too)
+setup: ## Fetch libtorch, Open MPI and libclang into .deps/ (GPU=1: CUDA libraries, too; TORCH=PYTHON: with that Python's libtorch)
 	@setup/setup.sh
 
 build: setup ## Build the binaries into target/debug/
@@ -63,6 +63,9 @@ soak: setup ## The long tests: real slices in full, Slurm, 100 kills (CHAOS_KILL
 check: setup ## Format, lints, spelling, licences, bans, sources, advisories, docs
 	@setup/tools.sh
 	@scripts/check.sh
+
+gpu-kit: ## Pack what a GPU machine with PyTorch 2.11 and no Rust needs (scripts/gpu-check, gpu-bench)
+	@scripts/gpu-kit.sh
 
 fmt: ## Format the Rust sources
 	$(CARGO) fmt --all

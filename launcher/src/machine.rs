@@ -59,9 +59,14 @@ pub fn slurm() -> Option<Variables> {
     })
 }
 
-/// Without NVIDIA's driver a left-over `CUDA_VISIBLE_DEVICES` means nothing.
+/// Without NVIDIA's driver a left-over `CUDA_VISIBLE_DEVICES` means nothing. Some containers have the devices alone.
 fn gpus() -> usize {
-    let installed = std::fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, |dir| dir.flatten().count());
+    let entries = |folder: &str| std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let is_device = |name: &str| name.strip_prefix("nvidia").is_some_and(|number| number.parse::<u32>().is_ok());
+    let installed = match entries("/proc/driver/nvidia/gpus").count() {
+        0 => entries("/dev").filter(|entry| entry.file_name().to_str().is_some_and(is_device)).count(),
+        gpus => gpus,
+    };
     let driver = installed > 0 || ["/dev/nvidiactl", "/dev/dxg"].iter().any(|p| Path::new(p).exists());
     match std::env::var("CUDA_VISIBLE_DEVICES") {
         _ if !driver => 0,

@@ -1,16 +1,18 @@
-// What tch 0.26 lacks of libtorch's C++ API. Every function returns nullptr on success, else a
+// What tch lacks of libtorch's C++ API. Every function returns nullptr on success, else a
 // message made by strdup, which the caller frees: no C++ exception crosses into Rust.
 //
 // Tensors arrive as tch's C_tensor*, which is a torch::Tensor*.
 #include <ATen/DeviceAccelerator.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/Event.h>
 #include <c10/core/StreamGuard.h>
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/variable.h>
 #include <torch/torch.h>
+#include <torch/version.h>
 
 #include <dlfcn.h>
 
@@ -105,6 +107,16 @@ class SumBackward final : public torch::autograd::Node {
   at::TensorOptions options_;
 };
 
+// A node is held by shared pointers up to PyTorch 2.12, by intrusive ones since.
+void set_history(torch::Tensor& result, torch::autograd::edge_list&& next, std::shared_ptr<Sum> sum) {
+#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 13
+  std::shared_ptr<torch::autograd::Node> node(new SumBackward(std::move(next), std::move(sum), result), torch::autograd::deleteNode);
+#else
+  c10::intrusive_ptr<torch::autograd::Node> node = c10::make_intrusive<SumBackward>(std::move(next), std::move(sum), result);
+#endif
+  torch::autograd::set_history(result, std::move(node));
+}
+
 at::DeviceType device_type(int device) { return device < 0 ? at::kCPU : at::kCUDA; }
 
 c10::Device cuda(int device) { return c10::Device(at::kCUDA, static_cast<c10::DeviceIndex>(device)); }
@@ -154,8 +166,7 @@ char* jcs_sum_over_ranks(void* t, void* context, Sum::Call call, Sum::Drop drop,
     auto result = input.detach().clone(at::MemoryFormat::Contiguous);
     (*sum)(result);
     if (at::GradMode::is_enabled() && input.requires_grad()) {
-      auto node = c10::make_intrusive<SumBackward>(torch::autograd::collect_next_edges(input), sum, result);
-      torch::autograd::set_history(result, c10::intrusive_ptr<torch::autograd::Node>(node));
+      set_history(result, torch::autograd::collect_next_edges(input), sum);
     }
     *out = new torch::Tensor(result);
   });
@@ -249,5 +260,19 @@ char* jcs_load_cuda() {
   if (dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL)) return nullptr;
   return strdup(dlerror());
 }
+
+// `runtime`: the version of the CUDA runtime that libtorch was compiled with, 13000 for 13.0. `config`: made by strdup; the
+// caller frees it.
+char* jcs_cuda_build(int64_t* runtime, char** config) {
+  return guarded([&] {
+    // The first answer to this stays, so nobody may ask before the library is loaded.
+    const auto& hooks = at::detail::getCUDAHooks();
+    TORCH_CHECK(hooks.hasCUDART(), "libtorch was asked for CUDA before its CUDA half was loaded");
+    *runtime = hooks.versionCUDART();
+    *config = strdup(hooks.showConfig().c_str());
+  });
+}
+
+const char* jcs_torch_version() { return TORCH_VERSION; }
 
 }  // extern "C"

@@ -51,6 +51,8 @@ unsafe extern "C" {
     pub(crate) fn jcs_generator_state(out: *mut RawTensor) -> *mut c_char;
     pub(crate) fn jcs_set_generator_state(state: RawTensor) -> *mut c_char;
     pub(crate) fn jcs_load_cuda() -> *mut c_char;
+    pub(crate) fn jcs_cuda_build(runtime: *mut i64, config: *mut *mut c_char) -> *mut c_char;
+    pub(crate) fn jcs_torch_version() -> *const c_char;
 }
 
 /// The shim's view of a tensor; valid while `t` lives.
@@ -64,10 +66,18 @@ pub(crate) fn check(call: &'static str, message: *mut c_char) -> Result<(), Erro
         return Ok(());
     }
     // SAFETY: not null, so made by strdup in the shim, and ours to free.
-    let text = unsafe { CStr::from_ptr(message) }.to_string_lossy().trim().to_owned();
+    let message = unsafe { take(message) };
+    Err(Error { call, message })
+}
+
+/// # Safety
+/// `text` was made by `strdup`, and nobody else frees it.
+pub(crate) unsafe fn take(text: *mut c_char) -> String {
+    // SAFETY: by the caller's word.
+    let owned = unsafe { CStr::from_ptr(text) }.to_string_lossy().trim().to_owned();
     // SAFETY: as above; nothing refers to it any more.
-    unsafe { free(message.cast()) };
-    Err(Error { call, message: text })
+    unsafe { free(text.cast()) };
+    owned
 }
 
 /// A message for the shim to free.

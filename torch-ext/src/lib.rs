@@ -1,4 +1,4 @@
-//! What [`tch`] 0.26 lacks of libtorch: post-accumulate gradient hooks, gradients that are views
+//! What [`tch`] lacks of libtorch: post-accumulate gradient hooks, gradients that are views
 //! into buffers of our own, autocast, memory formats, raw buffers, streams and generator state.
 //!
 //! The only crate with C++. A C++ exception becomes [`Error`], and a panic in a hook an error
@@ -8,6 +8,7 @@
 
 mod autocast;
 mod buffer;
+mod cuda;
 mod ffi;
 mod gradient;
 mod memory;
@@ -16,8 +17,9 @@ mod stream;
 
 pub use autocast::Autocast;
 pub use buffer::{DeviceBuffer, ElementType, Unfit};
+pub use cuda::{CudaBuild, load_cuda, version};
 pub use ffi::Error;
 pub use gradient::{clear_grad, clear_grad_hook, set_grad, set_grad_hook, sum_over_ranks};
 pub use memory::{channels_last, is_channels_last, is_contiguous};
 pub use random::{generator_state, set_generator_state};
-pub use stream::{CopyStream, Stream, current_stream, load_cuda, release_memory};
+pub use stream::{CopyStream, Stream, current_stream, release_memory};

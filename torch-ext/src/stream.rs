@@ -73,9 +73,3 @@ pub fn release_memory() -> Result<(), Error> {
     // SAFETY: a plain call.
     check("emptyCache", unsafe { ffi::jcs_release_memory() })
 }
-
-/// Loads libtorch's CUDA half, which registers itself. An error names the library that is missing.
-pub fn load_cuda() -> Result<(), Error> {
-    // SAFETY: dlopen of a library of the same libtorch; its initialisers only register operators.
-    check("dlopen(libtorch_cuda.so)", unsafe { ffi::jcs_load_cuda() })
-}

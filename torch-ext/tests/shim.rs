@@ -186,3 +186,40 @@ fn without_cuda_there_is_no_stream_for_copies() {
     assert!(error.contains("CUDA") || error.contains("cuda"), "{error}");
     torch_ext::release_memory().unwrap();
 }
+
+/// On the real libraries, which need no GPU for this.
+#[test]
+fn cuda_that_is_loaded_late_says_what_it_is_built_for_and_too_late_is_an_error() {
+    const TEST: &str = "cuda_that_is_loaded_late_says_what_it_is_built_for_and_too_late_is_an_error";
+    const ROLE: &str = "TORCH_EXT_TEST_CUDA";
+    if let Ok(role) = std::env::var(ROLE) {
+        if role == "too late" {
+            // Asks whether there is CUDA, so as to seed it, too.
+            tch::manual_seed(1);
+        }
+        let told = torch_ext::load_cuda().map(|build| format!("CUDA {} for {}", build.runtime, build.capabilities()));
+        return end_to_end::say(&format!("told: {}", told.unwrap_or_else(|error| error.to_string())));
+    }
+    if !torch_ext::version().starts_with("2.13.") {
+        return end_to_end::skip::cannot_run(TEST, "the CUDA libraries of the tests' Python are those of PyTorch 2.13");
+    }
+    let nvidia = match end_to_end::stand_in::nvidia() {
+        Ok(nvidia) => nvidia,
+        Err(why) => return end_to_end::skip(TEST, &why),
+    };
+    let folders = std::fs::read_dir(nvidia).unwrap().map(|entry| entry.unwrap().path().join("lib").display().to_string());
+    let libraries = folders.collect::<Vec<_>>().join(":");
+    let told = |role: &str| {
+        let out = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", TEST, "--nocapture"])
+            .env(ROLE, role)
+            .env("LD_LIBRARY_PATH", &libraries)
+            .output()
+            .unwrap();
+        end_to_end::text(&out)
+    };
+    let early = told("early");
+    assert!(early.contains("told: CUDA 13000 for 7.5, 8.0, "), "{early}");
+    let late = told("too late");
+    assert!(late.contains("asked for CUDA before its CUDA half was loaded"), "{late}");
+}

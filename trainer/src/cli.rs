@@ -31,6 +31,9 @@ pub(crate) enum Command {
     /// What jcs-launch starts on each of several hosts before the job: measure the connections between them.
     #[command(hide = true)]
     Preflight,
+    /// What jcs-launch asks a host with GPUs: which of them libtorch can use.
+    #[command(hide = true)]
+    Gpus,
 }
 
 impl Command {

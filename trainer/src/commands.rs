@@ -5,7 +5,7 @@ use collectives::Label;
 use jcs::job::{Job, Meeting, StopFlag};
 use jcs::monitor::ProgressReport;
 use jcs::network::Network;
-use jcs::{Error, checkpoint, convert, data, doctor, evaluate, inspect, predict, preflight, train, weights};
+use jcs::{Error, checkpoint, convert, data, device, doctor, evaluate, inspect, predict, preflight, train, weights};
 use protocol::config::{self, Comm, Input};
 use protocol::env::Place;
 use protocol::message::Progress;
@@ -39,6 +39,10 @@ pub(crate) fn run(
         Command::Doctor(args) => run_doctor(&args, place, side_channel, stop),
         Command::Preflight => {
             preflight::run(&place, |line| print(&format!("{line}\n")))?;
+            Ok(Exit::Done)
+        }
+        Command::Gpus => {
+            device::verdicts().iter().for_each(|line| print(&format!("{line}\n")));
             Ok(Exit::Done)
         }
     }

@@ -9,7 +9,7 @@ pub mod checkpoint;
 pub mod convert;
 pub mod data;
 pub mod ddp;
-mod device;
+pub mod device;
 pub mod doctor;
 mod error;
 pub mod evaluate;

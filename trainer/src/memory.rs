@@ -8,12 +8,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// What allocators say: libtorch's of GPU memory, the CUDA runtime's, libtorch's of the host, those of CUDA's libraries,
 /// and C++'s own.
-const WORDS: [&str; 6] = [
+const WORDS: [&str; 8] = [
     "out of memory",
     "you tried to allocate",
     "not enough memory",
     "Cannot allocate memory",
     "STATUS_ALLOC_FAILED",
+    "ALLOCATION_FAILED",
+    // cuDNN where it tries its algorithms, and none of them gets the memory that it wants.
+    "unable to find an engine to execute this computation",
     "std::bad_alloc",
 ];
 

@@ -10,15 +10,34 @@ use jcs::weights;
 use protocol::config::{Loss, Optim};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tch::{Device, Kind, Tensor};
+use torch_ext::Autocast;
 
+/// Where the network computes: `JCS_TEST_DEVICE=cuda` (scripts/gpu-check) on the first GPU, without TF32.
+fn device() -> Device {
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    *DEVICE.get_or_init(|| match std::env::var("JCS_TEST_DEVICE").as_deref() {
+        Ok("cuda") => {
+            torch_ext::load_cuda().unwrap();
+            assert!(tch::Cuda::is_available(), "libtorch finds no usable GPU");
+            assert_eq!(std::env::var("NVIDIA_TF32_OVERRIDE").as_deref(), Ok("0"), "TF32 keeps 10 bits of a float's 23");
+            Device::Cuda(0)
+        }
+        Ok(other) => panic!("JCS_TEST_DEVICE={other}: only cuda has a meaning"),
+        Err(_) => Device::Cpu,
+    })
+}
+
+/// The program may have been built in another place than it runs in.
 fn reference(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/reference").join(name)
+    let package = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&package).join("../tests/reference").join(name)
 }
 
 fn load(name: &str) -> HashMap<String, Tensor> {
-    weights::read(&reference(name)).unwrap().tensors.into_iter().collect()
+    let tensors = weights::read(&reference(name)).unwrap().tensors;
+    tensors.into_iter().map(|(name, tensor)| (name, tensor.to_device(device()))).collect()
 }
 
 /// FNV-1a, 64 bits.
@@ -58,7 +77,7 @@ fn fill(key: &str, shape: &[i64], seed: u64) -> Tensor {
 fn image(name: &str, shape: &[i64]) -> Tensor {
     let n = shape.iter().product::<i64>() as usize;
     let values: Vec<f32> = unit(name, n, 1).into_iter().map(|u| (u * 4.0) as f32).collect();
-    Tensor::from_slice(&values).view(shape)
+    Tensor::from_slice(&values).view(shape).to_device(device())
 }
 
 /// One disc an image.
@@ -75,16 +94,16 @@ fn mask(name: &str, [n, h, w]: [usize; 3]) -> Tensor {
             }
         }
     }
-    Tensor::from_slice(&values).view([n as i64, h as i64, w as i64])
+    Tensor::from_slice(&values).view([n as i64, h as i64, w as i64]).to_device(device())
 }
 
 /// A network of the published shape with the reference's weights.
 fn network<N>(new: fn(&mut Store, &Shape) -> N) -> (Store, N) {
-    let mut store = Store::new(Device::Cpu);
+    let mut store = Store::new(device());
     let network = new(&mut store, &Shape { width: 1.0, norms: Norms::Frozen });
     tch::no_grad(|| {
         for e in store.entries() {
-            e.tensor.detach().copy_(&fill(&e.name, &e.tensor.size(), 1));
+            e.tensor.detach().copy_(&fill(&e.name, &e.tensor.size(), 1).to_device(device()));
         }
     });
     (store, network)
@@ -163,6 +182,29 @@ fn joint_forward_and_backward_are_the_official_ones() {
     let (store, joint) = network(Joint::new);
     passes_agree(&store, &load("joint.safetensors"), |x, tap| joint.logits(x, tap));
     assert_eq!(store.trainable().count(), 398);
+}
+
+/// Autocast to bfloat16, which keeps 8 bits of a float's 23. Seen on CPUs: see the table in tests/README.md.
+#[test]
+fn in_half_precision_outputs_and_losses_are_near_the_official_ones() {
+    let half = |work: &dyn Fn() -> Tensor| {
+        let _autocast = Autocast::bf16(device()).unwrap();
+        tch::no_grad(work).to_kind(Kind::Float)
+    };
+    let near = |name: &str, logits: &Tensor, r: &HashMap<String, Tensor>| {
+        close(&format!("{name}: output"), &logits.sigmoid(), &r["output"], 3e-2);
+        close(&format!("{name}: loss"), &segmentation(logits, &r["mask"], &Loss::default()), &r["loss"], 1e-2);
+    };
+    let (_store, single) = network(Single::new);
+    let r = load("single.safetensors");
+    near("single", &half(&|| single.logits(&r["input"], &mut |_, _| {})), &r);
+    let (_store, joint) = network(Joint::new);
+    let r = load("joint.safetensors");
+    near("joint", &half(&|| joint.logits(&r["input"], &mut |_, _| {})), &r);
+    let (_store, cls) = network(Cls::new);
+    let r = load("cls.safetensors");
+    let logits = half(&|| cls.forward(&r["input"]).logits);
+    close("cls: probabilities", &logits.softmax(1, Kind::Float), &r["prob"], 3e-2);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// What is called, so that a driver that lacks one is told before it is called.
-const CALLED: [&str; 21] = [
+const CALLED: [&str; 22] = [
     "cuInit",
     "cuDriverGetVersion",
     "cuDeviceGetCount",
@@ -16,6 +16,7 @@ const CALLED: [&str; 21] = [
     "cuDeviceGetName",
     "cuDeviceGetUuid_v2",
     "cuDeviceTotalMem_v2",
+    "cuDeviceGetAttribute",
     "cuDevicePrimaryCtxRetain",
     "cuDevicePrimaryCtxRelease_v2",
     "cuCtxSetCurrent",
@@ -28,7 +29,7 @@ const CALLED: [&str; 21] = [
     "cuEventRecord",
     "cuEventQuery",
     "cuEventDestroy_v2",
-    "cuEventElapsedTime_v2",
+    "cuEventElapsedTime",
     "cuGetErrorString",
 ];
 
@@ -40,7 +41,7 @@ const STAND_IN: &str = "host memory (stand-in)";
 pub(super) enum Problem {
     #[error("libcuda.so.1, the driver's library, does not load: there is no NVIDIA driver on this machine")]
     NoDriver,
-    #[error("libcuda.so.1 has no function {0}: the driver is too old, 580 or newer is needed")]
+    #[error("libcuda.so.1 has no function {0}: the driver is too old: that of CUDA 12.0 (525) has it")]
     Lacks(&'static str),
     #[error("the driver failed in {call}: {text} (code {code})")]
     Failed { call: &'static str, text: String, code: u32 },
@@ -143,6 +144,19 @@ impl Model {
         Ok(bytes)
     }
 
+    /// Its compute capability: (9, 0).
+    pub(super) fn capability(self) -> Result<(u32, u32), Problem> {
+        use sys::CUdevice_attribute_enum as Attribute;
+        let ask = |attribute| {
+            let mut value: c_int = 0;
+            // SAFETY: the out-pointer is of a live variable, the handle is the driver's.
+            check("cuDeviceGetAttribute", unsafe { sys::cuDeviceGetAttribute(&raw mut value, attribute, self.0) })?;
+            Ok(u32::try_from(value).unwrap_or_default())
+        };
+        let major = ask(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+        Ok((major, ask(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?))
+    }
+
     /// Where it is on the PCI bus, in small letters. Nothing that must be known.
     pub(super) fn pci(self) -> Option<String> {
         // SAFETY: the symbol is looked up, not called.
@@ -234,9 +248,18 @@ impl Stream {
         self.raw as usize
     }
 
-    /// Marks what was put on the stream so far.
+    /// Marks what was put on the stream so far, for others to wait for.
+    pub(super) fn mark(&self) -> Result<Event, Problem> {
+        self.put(sys::CUevent_flags_enum::CU_EVENT_DISABLE_TIMING)
+    }
+
+    /// As [`Self::mark`], and the device notes when it comes there, which takes it some time.
     pub(super) fn record(&self) -> Result<Event, Problem> {
-        let event = Event::new(&self.device)?;
+        self.put(sys::CUevent_flags_enum::CU_EVENT_DEFAULT)
+    }
+
+    fn put(&self, flags: sys::CUevent_flags_enum) -> Result<Event, Problem> {
+        let event = Event::new(&self.device, flags)?;
         // SAFETY: both are live, and of the context that is current.
         check("cuEventRecord", unsafe { sys::cuEventRecord(event.raw, self.raw) })?;
         Ok(event)
@@ -279,11 +302,11 @@ unsafe impl Send for Event {}
 unsafe impl Sync for Event {}
 
 impl Event {
-    fn new(device: &Arc<Device>) -> Result<Event, Problem> {
+    fn new(device: &Arc<Device>, flags: sys::CUevent_flags_enum) -> Result<Event, Problem> {
         device.enter()?;
-        let (mut raw, flags) = (std::ptr::null_mut(), sys::CUevent_flags_enum::CU_EVENT_DEFAULT as c_uint);
+        let mut raw = std::ptr::null_mut();
         // SAFETY: the out-pointer is of a live variable; a context is current.
-        check("cuEventCreate", unsafe { sys::cuEventCreate(&raw mut raw, flags) })?;
+        check("cuEventCreate", unsafe { sys::cuEventCreate(&raw mut raw, flags as c_uint) })?;
         Ok(Event { raw, device: device.clone() })
     }
 
@@ -299,8 +322,8 @@ impl Event {
         self.device.enter().ok()?;
         let mut milliseconds = 0f32;
         // SAFETY: both are live, the out-pointer is of a live variable.
-        let result = unsafe { sys::cuEventElapsedTime_v2(&raw mut milliseconds, self.raw, later.raw) };
-        check("cuEventElapsedTime_v2", result).ok()?;
+        let result = unsafe { sys::cuEventElapsedTime(&raw mut milliseconds, self.raw, later.raw) };
+        check("cuEventElapsedTime", result).ok()?;
         Duration::try_from_secs_f64(f64::from(milliseconds.max(0.0)) / 1e3).ok()
     }
 }

@@ -25,7 +25,7 @@ use library::{Communicator, State, UniqueId};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use torch_ext::DeviceBuffer;
-use watch::{Failure, Operation, Shared};
+use watch::{Failure, Held, Operation, Shared};
 
 /// Where the numbers are computed that are to be summed, and used afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub struct Gpu {
     pub uuid: [u8; 16],
     /// Bytes of its memory.
     pub memory: usize,
+    /// Its compute capability: (9, 0).
+    pub capability: (u32, u32),
     /// Where it is on the PCI bus (`0000:3b:00.0`), as far as the driver says it.
     pub pci: Option<String>,
     /// Whether it is the tests' stand-in, whose memory is the host's.
@@ -68,8 +70,14 @@ pub fn gpus() -> Result<Driver, String> {
         driver::load()?;
         let gpu = |number| {
             let model = Model::of(number)?;
-            let (name, uuid, memory) = (model.name()?, model.uuid()?, model.memory()?);
-            Ok(Gpu { name, uuid, memory, pci: model.pci(), stand_in: model.is_stand_in() })
+            Ok(Gpu {
+                name: model.name()?,
+                uuid: model.uuid()?,
+                memory: model.memory()?,
+                capability: model.capability()?,
+                pci: model.pci(),
+                stand_in: model.is_stand_in(),
+            })
         };
         Ok(Driver { cuda: driver::version()?, gpus: (0..driver::count()?).map(gpu).collect::<Result<_, _>>()? })
     };
@@ -111,7 +119,7 @@ impl Nccl {
         let mine = opened.as_ref().map(|(.., uuid)| Introduction { host: host.clone(), uuid: *uuid });
         meet(&*control, &mine.map_err(|problem| format!("{host}: {problem}")))?;
         let (version, device, _) = opened.map_err(failed)?;
-        let communicator = connect(&*control, &device, timeout.min(CONNECT))?;
+        let communicator = connect(&*control, &device, connecting(timeout))?;
         let shared = Shared::new(control.rank(), timeout, compute, device, communicator);
         let shared = Arc::new(shared.map_err(|e| failed(e.to_string()))?);
         let watcher = watch::start(shared.clone()).map_err(|e| failed(format!("no thread ({e})")))?;
@@ -129,7 +137,9 @@ impl Nccl {
         if let Some(problem) = buffers.iter().find_map(|buffer| self.unfit(buffer)) {
             return Err(Error::Unfit { rank: self.rank(), label, problem });
         }
-        let launched = self.launch(buffers, labels, launch);
+        // Kept until a launch that failed half-way is aborted.
+        let buffers = Arc::new(Held(buffers));
+        let launched = self.launch(&buffers, labels, launch);
         launched.map_err(|failure| self.shared.fail(failure, label))
     }
 
@@ -144,24 +154,24 @@ impl Nccl {
 
     fn launch(
         &self,
-        buffers: Vec<DeviceBuffer>,
+        buffers: &Arc<Held>,
         labels: &[Label],
         launch: impl Fn(&Communicator, &[DeviceBuffer], &Stream) -> Result<(), library::Problem>,
     ) -> Result<Arc<Operation>, Failure> {
         let shared = &self.shared;
         shared.device.enter()?;
-        let ready = shared.current()?.record()?;
+        let ready = shared.current()?.mark()?;
         shared.transport.wait(&ready)?;
         let started = shared.transport.record()?;
         {
             let communicator = shared.communicator();
             let Some(communicator) = &*communicator else { return Err(Failure::Gone) };
-            launch(communicator, &buffers, &shared.transport)?;
+            launch(communicator, &buffers.0, &shared.transport)?;
             // The first launch connects the ranks. What is recorded before it is done would not be behind it.
             let label = labels.first().copied().unwrap_or(NOTHING);
             during(label, || shared.until_ready(communicator))?;
         }
-        let operation = Operation::new(labels, buffers, started, shared.transport.record()?);
+        let operation = Operation::new(labels, buffers.clone(), started, shared.transport.record()?);
         shared.watch(operation.clone());
         Ok(operation)
     }
@@ -182,10 +192,19 @@ impl Nccl {
     }
 }
 
+/// Set by scripts/gpu-check: ranks may share a GPU, where NCCL is told that each is on a host of its own (`NCCL_HOSTID`), without
+/// which it would refuse. For tests on a machine with one GPU.
+const SHARED_GPU: [&str; 2] = ["JCS_TEST_SHARED_GPU", "NCCL_HOSTID"];
 /// Of a launch without buffers.
 const NOTHING: Label = Label::new(0, "nothing");
-/// The ranks come to the connecting at the same time, however long their operations may take later.
-const CONNECT: Duration = Duration::from_secs(600);
+/// The ranks come to the connecting at the same time, however long their operations may take later; and it takes seconds, however
+/// short these are.
+const CONNECT: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(600)];
+
+/// How long the ranks may take to connect, where an operation may take `timeout`.
+fn connecting(timeout: Duration) -> Duration {
+    timeout.clamp(CONNECT[0], CONNECT[1])
+}
 
 /// Loads the libraries and opens the device.
 fn open(number: usize, compute: Compute) -> Result<(usize, Arc<Device>, [u8; 16]), String> {
@@ -218,7 +237,8 @@ fn meet(control: &dyn Collective, mine: &Result<Introduction, String>) -> Result
             Some((_, problem)) => return Err(failed(format!("rank {rank} on {}", words(problem)))),
             None => return Err(failed(format!("rank {rank} said nothing of its GPU"))),
         };
-        if let Some((_, other)) = seen.iter().find(|(its, _)| *its == uuid) {
+        let other = seen.iter().find(|(its, _)| *its == uuid);
+        if let Some((_, other)) = other.filter(|_| SHARED_GPU.iter().any(|name| std::env::var_os(name).is_none())) {
             return Err(failed(format!(
                 "ranks {other} and {rank} have the same GPU on {} (UUID {}): start at most one worker a GPU \
                  (--nproc-per-node), and look at CUDA_VISIBLE_DEVICES",
@@ -236,7 +256,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
 }
 
 /// Connects the ranks: rank 0's unique id reaches all, and each waits until NCCL is ready, or the deadline.
-fn connect(control: &dyn Collective, device: &Device, timeout: Duration) -> Result<Communicator, Error> {
+fn connect(control: &dyn Collective, device: &Arc<Device>, timeout: Duration) -> Result<Communicator, Error> {
     let failed = |problem: String| Error::Start { backend: "NCCL", problem };
     // What a later start may not meet again.
     let label = Label::new(0, "ncclCommInitRank");
@@ -269,7 +289,7 @@ fn connect(control: &dyn Collective, device: &Device, timeout: Duration) -> Resu
     match ready {
         Ok(()) => Ok(communicator),
         Err(e) => {
-            watch::end_at_once(communicator);
+            watch::end_at_once(device, communicator);
             Err(e)
         }
     }

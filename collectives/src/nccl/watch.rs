@@ -6,28 +6,32 @@ use super::library::{self, Communicator, State};
 use crate::waiting::during;
 use crate::{Error, Label};
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 use torch_ext::DeviceBuffer;
+
+/// Memory that stays allocated until the device is done with it.
+#[derive(Debug)]
+pub(super) struct Held(pub(super) Vec<DeviceBuffer>);
+
+// SAFETY: the buffers are handles whose reference counts are atomic; a shared `Held` only holds them.
+unsafe impl Sync for Held {}
 
 /// A launch: one or more buffers that travel together.
 #[derive(Debug)]
 pub(super) struct Operation {
     pub(super) labels: Vec<Label>,
-    /// Memory that stays allocated until the device is done with it.
     #[expect(dead_code, reason = "held, not used")]
-    pub(super) buffers: Vec<DeviceBuffer>,
+    buffers: Arc<Held>,
     pub(super) started: Arc<Event>,
     pub(super) finished: Arc<Event>,
     /// The stream that waits for it already: one wait is enough for all buffers.
     awaited_by: Mutex<Option<usize>>,
 }
 
-// SAFETY: the buffers are handles whose reference counts are atomic; a shared `Operation` only holds them.
-unsafe impl Sync for Operation {}
-
 impl Operation {
-    pub(super) fn new(labels: &[Label], buffers: Vec<DeviceBuffer>, started: Event, finished: Event) -> Arc<Operation> {
+    pub(super) fn new(labels: &[Label], buffers: Arc<Held>, started: Event, finished: Event) -> Arc<Operation> {
         let (labels, awaited_by) = (labels.to_vec(), Mutex::default());
         Arc::new(Operation { labels, buffers, started: Arc::new(started), finished: Arc::new(finished), awaited_by })
     }
@@ -40,8 +44,8 @@ impl Operation {
 /// Why the backend is of no use any more.
 #[derive(Clone, Debug)]
 pub(super) enum Failure {
-    /// The other ranks did not take part in time.
-    Late,
+    /// The other ranks did not take part in this time.
+    Late(Duration),
     /// An error of NCCL or the driver.
     Broken(String),
     /// It was closed, or has failed before.
@@ -80,6 +84,8 @@ pub(super) struct Shared {
     /// The stream that stands for the host's own work, with [`Compute::Host`].
     pub(super) host: Option<Stream>,
     communicator: Mutex<Option<Communicator>>,
+    /// Whether the first launch is done.
+    connected: AtomicBool,
     flight: Mutex<Flight>,
     changed: Condvar,
 }
@@ -101,7 +107,8 @@ impl Shared {
         let host = if compute == Compute::Host { Some(Stream::new(&device)?) } else { None };
         let (flight, changed) = (Mutex::default(), Condvar::new());
         let communicator = Mutex::new(Some(communicator));
-        Ok(Shared { rank, timeout, compute, device, transport, host, communicator, flight, changed })
+        let connected = AtomicBool::new(false);
+        Ok(Shared { rank, timeout, compute, device, transport, host, communicator, connected, flight, changed })
     }
 
     fn flight(&self) -> MutexGuard<'_, Flight> {
@@ -124,12 +131,14 @@ impl Shared {
         Ok(Stream::of(&self.device, handle))
     }
 
-    /// Waits until what was launched is on its stream.
+    /// Waits until what was launched is on its stream. The first launch of a communicator connects the ranks, which may take longer.
     pub(super) fn until_ready(&self, communicator: &Communicator) -> Result<(), Failure> {
+        let first = !self.connected.load(Ordering::Relaxed);
+        let within = if first { super::connecting(self.timeout) } else { self.timeout };
         let (began, mut pause) = (Instant::now(), SHORTEST);
         while communicator.state()? == State::InProgress {
-            if began.elapsed() > self.timeout {
-                return Err(Failure::Late);
+            if began.elapsed() > within {
+                return Err(Failure::Late(within));
             }
             if self.flight().failure.is_some() {
                 return Err(Failure::Gone);
@@ -137,6 +146,7 @@ impl Shared {
             std::thread::sleep(pause);
             pause = (pause * 2).min(LONGEST);
         }
+        self.connected.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -208,7 +218,7 @@ impl Shared {
         };
         self.changed.notify_all();
         if let Some(communicator) = self.communicator().take() {
-            end_at_once(communicator);
+            end_at_once(&self.device, communicator);
         }
         first
     }
@@ -230,14 +240,14 @@ impl Shared {
         self.flight().closed = true;
         self.changed.notify_all();
         if let Some(communicator) = self.communicator().take() {
-            end_at_once(communicator);
+            end_at_once(&self.device, communicator);
         }
     }
 
     fn error(&self, failure: &Failure, label: Label) -> Error {
         let rank = self.rank;
         match failure {
-            Failure::Late => Error::Timeout { rank, label, seconds: self.timeout.as_secs_f64() },
+            Failure::Late(within) => Error::Timeout { rank, label, seconds: within.as_secs_f64() },
             Failure::Broken(problem) => Error::Failed { rank, label, problem: problem.clone() },
             Failure::Gone => Error::Broken { rank, label },
         }
@@ -245,9 +255,12 @@ impl Shared {
 }
 
 /// Aborts it on a thread of its own: where NCCL's abort does not come back, whoever has an error to tell still tells it.
-pub(super) fn end_at_once(communicator: Communicator) {
+pub(super) fn end_at_once(device: &Arc<Device>, communicator: Communicator) {
     let (done, ended) = mpsc::channel();
+    let device = device.clone();
     let abort = move || {
+        // NCCL goes back to the device that it has found, and would else open the first one.
+        let _ = device.enter();
         communicator.abort();
         let _ = done.send(());
     };
@@ -300,7 +313,7 @@ impl Shared {
                 began = Some(Instant::now());
             }
             if began.is_some_and(|began| began.elapsed() > self.timeout) {
-                return Err(Failure::Late);
+                return Err(Failure::Late(self.timeout));
             }
             self.look_for_errors()?;
             std::thread::sleep(pause);

@@ -18,9 +18,6 @@ const SHM_OF_WORKER: u64 = 16 * MIB;
 const SESSION: u64 = 16 * MIB;
 /// Seconds that clocks may differ: by more, times of files and lines of logs mislead.
 const SKEW: f64 = 5.0;
-/// The oldest driver and the oldest GPUs (Turing) that CUDA 13 works with.
-const DRIVER: u32 = 580;
-const CAPABILITY: f64 = 7.5;
 
 /// What came of asking a host.
 #[derive(Clone, Debug, PartialEq)]
@@ -246,10 +243,17 @@ impl Case<'_> {
                 format!("give it fewer workers ({}:{gpus}), or leave it out", self.share.host),
             );
         }
-        let lowest = answer.capabilities.iter().copied().fold(f64::INFINITY, f64::min);
-        if lowest < CAPABILITY {
-            let found = format!("a GPU of compute capability {lowest:.1}, {CAPABILITY:.1} (Turing) needed");
-            self.too_old(findings, Check::Gpus, found, "run.device=cpu, or leave it out");
+        if let Some(why) = &answer.gpus_untold {
+            findings.warning(Check::Gpus, why, "whether the workers can use the GPUs is seen when they start");
+        }
+        // A worker takes the GPU of its number on the host.
+        if let Some((_, why)) = answer.gpus_unfit.iter().find(|(number, _)| *number < workers) {
+            let remedy = "run.device=cpu, or leave it out";
+            // Where GPUs are only used if there are any, the processor does.
+            match self.expected.gpus {
+                Gpus::Required => findings.problem(Check::Gpus, why, remedy),
+                Gpus::Perhaps | Gpus::None => findings.warning(Check::Gpus, why, remedy),
+            }
         }
         self.driver(findings, answer);
     }
@@ -257,22 +261,10 @@ impl Case<'_> {
     fn driver(&self, findings: &mut Findings, answer: &Answer) {
         let Some(version) = &answer.driver else { return };
         let major = |version: &str| version.split('.').next().and_then(|part| part.parse::<u32>().ok());
-        if major(version).is_some_and(|major| major < DRIVER) {
-            let found = format!("NVIDIA driver {version}, {DRIVER} or newer needed");
-            self.too_old(findings, Check::Driver, found, "install a newer driver; or run.device=cpu");
-        }
         if let Some(own) = self.here.and_then(|here| here.driver.as_deref()).filter(|own| major(own) != major(version))
         {
             let found = format!("NVIDIA driver {version} there, {own} on {}", self.here_name);
             findings.warning(Check::Driver, found, "the same driver on every host spares surprises");
-        }
-    }
-
-    /// Where GPUs are only used if there are any, the processor does.
-    fn too_old(&self, findings: &mut Findings, check: Check, found: String, remedy: &str) {
-        match self.expected.gpus {
-            Gpus::Required => findings.problem(check, found, remedy),
-            Gpus::Perhaps | Gpus::None => findings.warning(check, found, remedy),
         }
     }
 }

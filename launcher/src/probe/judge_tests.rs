@@ -132,14 +132,17 @@ fn gpus_are_counted_and_their_drivers_compared() {
     let mig = Expected { gpus: Gpus::Required, ..expected() };
     let report = judge(&hosts, std::slice::from_ref(&here), &mig, &Here { host: "a", heard: &here });
     assert!(report.is_spotless(), "{report:?}");
-    let old = "NVIDIA driver 535.104.05, 580 or newer needed";
     let other = "NVIDIA driver 535.104.05 there, 580.65.06 on a";
     let older: fn(&mut Answer) = |b| b.driver = Some("535.104.05".into());
-    assert_eq!(with(Gpus::Required, 4, older), said(old, other));
-    assert_eq!(with(Gpus::Perhaps, 4, older), said("", &format!("{old}; {other}")));
-    let volta = "a GPU of compute capability 7.0, 7.5 (Turing) needed";
-    assert_eq!(with(Gpus::Required, 4, |b| b.capabilities = vec![9.0, 7.0]), said(volta, ""));
-    assert_eq!(with(Gpus::Required, 4, |b| b.capabilities = vec![7.5]), said("", ""));
+    assert_eq!(with(Gpus::Required, 4, older), said("", other));
+    let untold: fn(&mut Answer) = |b| b.gpus_untold = Some("no end within 8 s".into());
+    assert_eq!(with(Gpus::Required, 4, untold), said("", "no end within 8 s"));
+    let spare: fn(&mut Answer) = |b| b.gpus_unfit = vec![(4, "for the screen".into())];
+    assert_eq!(with(Gpus::Required, 4, spare), said("", ""));
+    let unfit: fn(&mut Answer) = |b| b.gpus_unfit = vec![(3, "the driver serves CUDA up to 12.2".into())];
+    assert_eq!(with(Gpus::Required, 4, unfit), said("the driver serves CUDA up to 12.2", ""));
+    assert_eq!(with(Gpus::Perhaps, 4, unfit), said("", "the driver serves CUDA up to 12.2"));
+    assert_eq!(with(Gpus::None, 4, unfit), said("", ""));
 }
 
 #[test]

@@ -67,8 +67,10 @@ pub struct Answer {
     pub gpus: Option<usize>,
     /// The version of NVIDIA's driver.
     pub driver: Option<String>,
-    /// Its GPUs' compute capabilities, as in 7.5.
-    pub capabilities: Vec<f64>,
+    /// Which of its GPUs a worker cannot use, and why: the driver or the GPU is too old for libtorch.
+    pub gpus_unfit: Vec<(usize, String)>,
+    /// Why the worker did not say which it can use.
+    pub gpus_untold: Option<String>,
     /// Whether it came to the end of the script.
     pub whole: bool,
 }
@@ -132,7 +134,7 @@ impl Expected {
         }
         text.push_str("room shm /dev/shm\ntemporary\n");
         if self.gpus != Gpus::None {
-            text.push_str("gpus\n");
+            let _ = writeln!(text, "gpus {}", quoted(&self.worker));
         }
         text.push_str(if compare { "wait\nclock\nsay end\n" } else { "say end\n" });
         text
@@ -198,12 +200,20 @@ temporary() {
 }
 gpus() {
   say at the GPUs
+  worker=$1
   set +f
   set -- /proc/driver/nvidia/gpus/*
+  [ -e "$1" ] || set -- /dev/nvidia[0-9]*
+  set -f
   [ -e "$1" ] || shift
   say gpus "$#"
   { read -r what </proc/driver/nvidia/version; } 2>/dev/null && say driver "$what"
-  all=$(timeout 5 nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null) && say capabilities $all
+  [ -n "$limit" ] && [ $# != 0 ] || return 0
+  what=$($limit "$worker" gpus 2>/dev/null </dev/null)
+  [ $? != 124 ] || say gpus-untold "no end of $worker gpus within $seconds s"
+  echo "$what" | while read -r number verdict why; do
+    [ "$verdict" != unfit ] || say gpu-unfit "$number" "$why"
+  done
 }
 name=$(uname -n)
 say host "$name"
@@ -254,7 +264,10 @@ impl Answer {
             "tmp-closed" => self.tmp_closed = Some(rest.to_owned()),
             "gpus" => self.gpus = rest.parse().ok(),
             "driver" => self.driver = rest.split_whitespace().find(|word| is_version(word)).map(String::from),
-            "capabilities" => self.capabilities = rest.split_whitespace().filter_map(|c| c.parse().ok()).collect(),
+            "gpu-unfit" => self.gpus_unfit.extend(
+                rest.split_once(' ').and_then(|(number, why)| Some((number.parse().ok()?, why.to_owned()))),
+            ),
+            "gpus-untold" => self.gpus_untold = Some(rest.to_owned()),
             "end" => self.whole = true,
             _ => {}
         }

@@ -109,9 +109,9 @@ fn drivers_say_their_version_in_two_ways() {
         ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023", "535.104.05"),
         ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build", "580.65.06"),
     ] {
-        let answer = Answer::read(&format!("{MARK} driver {line}\n{MARK} capabilities 9.0 7.5\n{MARK} clock 12.N"));
+        let answer = Answer::read(&format!("{MARK} driver {line}\n{MARK} gpu-unfit 1 too old\n{MARK} clock 12.N"));
         assert_eq!(answer.driver.as_deref(), Some(version));
-        assert_eq!((answer.capabilities, answer.clock), (vec![9.0, 7.5], Some((12.0, 12.0))));
+        assert_eq!((answer.gpus_unfit, answer.clock), (vec![(1, "too old".to_owned())], Some((12.0, 12.0))));
     }
 }
 

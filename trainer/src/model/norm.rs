@@ -34,7 +34,9 @@ impl FrozenNorm {
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
         let scale = &self.weight * self.var.rsqrt();
         let shift = &self.bias - &self.mean * &scale;
-        x * scale.view([1, -1, 1, 1]) + shift.view([1, -1, 1, 1])
+        let y = x * scale.view([1, -1, 1, 1]) + shift.view([1, -1, 1, 1]);
+        // Under autocast as `torch.nn.functional.batch_norm`: computed in float32, and of the input's type.
+        if y.kind() == x.kind() { y } else { y.to_kind(x.kind()) }
     }
 }
 

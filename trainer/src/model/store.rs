@@ -117,9 +117,10 @@ impl Scope<'_> {
         handle
     }
 
+    /// Drawn on the CPU, so that a seed means the same weights on every device.
     fn make(&self, shape: &[i64], init: Init) -> Tensor {
-        let mut tensor = Tensor::zeros(shape, (Kind::Float, self.store.device));
-        match init {
+        let mut tensor = Tensor::zeros(shape, (Kind::Float, Device::Cpu));
+        let tensor = match init {
             Init::Const(0.0) => tensor,
             Init::Const(value) => tensor.fill_(value),
             Init::Normal(sigma) => tensor.normal_(0.0, sigma),
@@ -127,6 +128,7 @@ impl Scope<'_> {
                 let fan_in: i64 = shape[1..].iter().product();
                 tensor.normal_(0.0, (2.0 / fan_in as f64).sqrt())
             }
-        }
+        };
+        tensor.to_device(self.store.device)
     }
 }

@@ -281,7 +281,7 @@ pub(crate) fn versions(job: &Job) -> Versions {
     Versions {
         jcs: env!("CARGO_PKG_VERSION").into(),
         commit: env!("JCS_COMMIT").into(),
-        libtorch: "2.13.0".into(),
+        libtorch: torch_ext::version(),
         collectives: job.collective.name(),
         threads: i64::from(tch::get_num_threads()),
     }

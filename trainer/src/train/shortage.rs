@@ -7,6 +7,7 @@ use crate::memory::{attempt, essence};
 use crate::whereabouts::enter;
 use protocol::config::{Config, GlobalBatch};
 use protocol::message::Phase;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 impl Session {
     /// What `work` makes of the micro-batch; where memory is short for it, an error that says which one would fit.
@@ -68,14 +69,14 @@ impl Session {
         // What the larger one has left behind may be in pieces.
         let _ = torch_ext::release_memory();
         let part = batch.first(samples);
-        let both = || {
+        let both = || -> Result<(), Error> {
             enter(Phase::Forward);
             let loss = self.loss(&part)?;
             enter(Phase::Backward);
             Ok(loss.f_backward()?)
         };
-        // A panic leaves gradients off where they were off.
-        let passes = attempt(|| tch::with_grad(|| both().and_then(|()| both())));
+        // A panic leaves gradients off where they were off. What fails in whatever way is not recommended.
+        let passes = catch_unwind(AssertUnwindSafe(|| tch::with_grad(|| both().and_then(|()| both()))));
         matches!(passes, Ok(Ok(())))
     }
 }
