@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use data_shards::leak::{self, Findings};
 use data_shards::phantom::{self, Settings};
 use data_shards::remote::Location;
@@ -96,6 +96,12 @@ enum Command {
         #[command(flatten)]
         server: command::ServerArgs,
     },
+    /// Write man pages and completions into an installation's `share`
+    #[command(hide = true)]
+    Manual {
+        /// The folder
+        share: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -105,6 +111,10 @@ fn main() -> ExitCode {
         Command::Pack(args) => command::pack(args),
         Command::Verify { location, server } => command::verify(&location, server),
         Command::Info { location, json, server } => command::info(&location, json, server),
+        Command::Manual { share } => match manual::write(Cli::command(), &share) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(&format!("cannot write into {}: {error}", share.display()), USAGE),
+        },
     }
 }
 

@@ -31,6 +31,8 @@ pub enum Event {
     OutputEnded,
     /// SIGTERM or SIGUSR1 came: checkpoint and end.
     AskedToStop,
+    /// This host is about to go: checkpoint and end this start. Whether the job ends, too, depends on how many it needs.
+    Leaving(String),
     /// A signal came that ends everything at once.
     MustEnd(i32),
 }
@@ -95,8 +97,11 @@ pub struct Attempt {
     /// Who held the others up when one of them lost patience.
     suspect: Option<Hang>,
     grace: Duration,
+    /// When the workers were first to end, be it for a signal or for a host that leaves.
     stop_since: Option<Duration>,
+    stopping: bool,
     stop_again: bool,
+    leaving: Vec<String>,
     asked: bool,
     must_end: Option<i32>,
 }
@@ -114,7 +119,9 @@ impl Attempt {
             suspect: None,
             grace,
             stop_since: None,
+            stopping: false,
             stop_again: false,
+            leaving: Vec::new(),
             asked: false,
             must_end: None,
         }
@@ -132,8 +139,15 @@ impl Attempt {
             Event::Named(named) => self.named = self.named.or(Some(named)),
             Event::MpirunEnded(death) => self.mpirun = self.mpirun.or(Some(MpirunEnd { at, death })),
             Event::OutputEnded => self.output_ended = true,
-            Event::AskedToStop if self.stop_since.is_some() => self.stop_again = true,
-            Event::AskedToStop => self.stop_since = Some(at),
+            Event::AskedToStop => {
+                self.stop_again = self.stopping;
+                self.stopping = true;
+                self.stop_since = self.stop_since.or(Some(at));
+            }
+            Event::Leaving(host) => {
+                self.leaving.push(host);
+                self.stop_since = self.stop_since.or(Some(at));
+            }
             Event::MustEnd(signal) => self.must_end = self.must_end.or(Some(signal)),
         }
     }
@@ -153,9 +167,14 @@ impl Attempt {
         self.peers.get(rank.0)?.pid
     }
 
-    /// Whether somebody wants the job to end.
+    /// Whether somebody wants the whole job to end.
     pub fn is_stopping(&self) -> bool {
-        self.stop_since.is_some() || self.must_end.is_some()
+        self.stopping || self.must_end.is_some()
+    }
+
+    /// The hosts for whose sake alone this start ends.
+    pub fn leaving(&self) -> &[String] {
+        if self.is_stopping() { &[] } else { &self.leaving }
     }
 
     /// Where a worker said that it runs.

@@ -158,6 +158,19 @@ fn some_signals_end_at_once() {
 }
 
 #[test]
+fn a_host_that_leaves_ends_the_start_and_not_the_job() {
+    let a = attempt(&[(10, Event::Leaving("h1".into())), (12, Event::Leaving("h2".into()))]);
+    assert_eq!(a.next(ms(13)), Next::AskWorkers);
+    assert_eq!((a.is_stopping(), a.leaving()), (false, &["h1".to_owned(), "h2".to_owned()][..]));
+    // A signal asks for the end of the job; the workers are given their time all the same.
+    let mut both = feed(a, &[(20, Event::AskedToStop)]);
+    both.asked();
+    assert_eq!((both.is_stopping(), both.leaving().len()), (true, 0));
+    assert_eq!(both.next(ms(21)), Next::Wait(Some(ms(10 + GRACE))));
+    assert_eq!(over(&feed(both, &[(30, Event::AskedToStop)]), 31), Outcome::Preempted { confirmed: false });
+}
+
+#[test]
 fn workers_that_outlive_mpirun_are_not_waited_for() {
     let a = attempt(&[(100, Event::MpirunEnded(Death::Signal(9))), (100, Event::OutputEnded)]);
     assert_eq!(a.next(ms(101)), Next::Wait(Some(ms(1100))));

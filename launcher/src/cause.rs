@@ -16,6 +16,17 @@ pub enum Death {
     Code(i32),
 }
 
+impl Death {
+    /// What a shell gives for it: the code, or 128 + the signal; 255 for what is no exit code.
+    pub fn exit_code(self) -> u8 {
+        let code = match self {
+            Death::Code(code) => code,
+            Death::Signal(signal) => 128 + signal,
+        };
+        u8::try_from(code).unwrap_or(u8::MAX)
+    }
+}
+
 /// The worker that mpirun says ended first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Named {

@@ -1,7 +1,9 @@
 //! The command line as written. This module knows no plan and starts nothing.
 
+use crate::agent;
+use crate::nodes::k8s;
 use crate::nodes::slurm::Variables;
-use crate::nodes::{self, Nodes};
+use crate::nodes::{self, Nodes, Reach as Way};
 use crate::plan::{PlanError, Request, Task};
 use clap::{Args, Parser, Subcommand};
 use protocol::config::{Config, Device};
@@ -34,7 +36,8 @@ Exit codes:
 
 Programs, configuration and data lie at the same paths on every host. Other
 hosts are reached over ssh without a password (users, ports and names are taken
-from ssh's configuration), and inside a Slurm allocation through srun. Variables
+from ssh's configuration), inside a Slurm allocation through srun, and with
+--agent through an agent on each (jcs-launch agent). Variables
 OMPI_MCA_... and PRTE_MCA_... are Open MPI's own settings.";
 
 /// Starts the workers of a data-parallel job, one process a GPU, and watches over them.
@@ -45,13 +48,18 @@ OMPI_MCA_... and PRTE_MCA_... are Open MPI's own settings.";
                             jcs-launch [OPTIONS] {eval|predict|doctor} ARGUMENTS OF jcs ...")]
 pub struct Cli {
     /// Where to run: hosts with their numbers of workers (gpu01:8,gpu02:8 or gpu[01-04,07]:8), or how many of those that
-    /// the scheduler or the hostfile names (4, or 2:4 for at least 2) [default: all of these, else this machine]
-    #[arg(long, visible_alias = "nnodes", value_name = "SPEC")]
+    /// the scheduler or the hostfile names (4, or 2:4 for at least 2), or k8s, the pods of the Job that this one is of
+    /// [default: all of these, else this machine]
+    #[arg(long, visible_alias = "nnodes", value_name = "SPEC", env = "JCS_NODES", hide_env_values = true)]
     pub nodes: Option<String>,
 
     /// File that names the hosts, one a line: `host slots=N` or `host:N`, with # comments
     #[arg(long, value_name = "FILE")]
     pub hostfile: Option<PathBuf>,
+
+    /// Reach the other hosts through their agents (jcs-launch agent), which have the key that is in this file
+    #[arg(long, value_name = "FILE", env = "JCS_AGENT", hide_env_values = true)]
+    pub agent: Option<PathBuf>,
 
     /// Workers on each node; auto is one a GPU, and one where there is none
     #[arg(long, visible_alias = "nproc_per_node", value_name = "N|auto", default_value = "auto")]
@@ -64,6 +72,10 @@ pub struct Cli {
     /// How long the workers may take to write a checkpoint and end, after SIGTERM or SIGUSR1
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub grace_period: u32,
+
+    /// How long hosts that cannot take part in another start, as while they boot, are waited for; that is no restart
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub rejoin_timeout: u32,
 
     /// How long the job may make no progress before the worker that holds it up is named and the job started again; runs of
     /// regular steps learn a shorter limit
@@ -112,7 +124,49 @@ pub enum Command {
     Predict(Passed),
     /// Check hosts, GPUs, sums and speed, with all workers (see `jcs doctor --help`)
     Doctor(Passed),
+    /// Wait on this host for a launcher with --agent, and start for it what ssh would
+    Agent(Agent),
+    /// What --agent puts in ssh's place: run a command on a host that has an agent
+    #[command(hide = true)]
+    Reach(Reach),
+    /// Write man pages and completions into an installation's `share`
+    #[command(hide = true)]
+    Manual {
+        /// The folder
+        share: PathBuf,
+    },
 }
+
+/// `jcs-launch agent`.
+#[derive(Debug, Args)]
+pub struct Agent {
+    /// File with the key that the launcher has, too: 64 hexadecimal digits (openssl rand -hex 32)
+    #[arg(long, value_name = "FILE", env = "JCS_AGENT", hide_env_values = true)]
+    pub key: PathBuf,
+
+    /// Where to listen
+    #[arg(long, value_name = "PORT", env = AGENT_PORT, default_value_t = agent::PORT)]
+    pub port: u16,
+}
+
+/// `jcs-launch reach`.
+#[derive(Debug, Args)]
+pub struct Reach {
+    /// The agent's key.
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
+    /// The agent's port.
+    #[arg(long, value_name = "PORT")]
+    pub port: u16,
+    /// The host.
+    pub host: String,
+    /// Words of a command line for a shell.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+}
+
+/// Where agents listen, for both sides.
+pub const AGENT_PORT: &str = "JCS_AGENT_PORT";
 
 /// Arguments that go to `jcs` as they are.
 #[derive(Debug, Args)]
@@ -167,8 +221,14 @@ impl Cli {
         };
         let text = self.hostfile.as_ref().map(read).transpose()?;
         let hostfile = self.hostfile.as_deref().zip(text.as_deref());
-        let given = nodes::Given { spec: self.nodes.as_deref(), hostfile, slurm, this_host };
-        Ok(nodes::choose(&given)?)
+        let pod = k8s::Variables::of_process();
+        let given = nodes::Given { spec: self.nodes.as_deref(), hostfile, slurm, k8s: Some(&pod), this_host };
+        let mut nodes = nodes::choose(&given)?;
+        // Agents run where srun is not: in containers.
+        if self.agent.is_some() && nodes.reach == Way::Slurm {
+            nodes.reach = Way::Ssh;
+        }
+        Ok(nodes)
     }
 
     /// What is asked for, in the planner's words.
@@ -189,6 +249,8 @@ impl Cli {
             Some(Command::Eval(passed)) => ("eval", passed.arguments.clone()),
             Some(Command::Predict(passed)) => ("predict", passed.arguments.clone()),
             Some(Command::Doctor(passed)) => ("doctor", passed.arguments.clone()),
+            // These start no workers.
+            Some(Command::Agent(_) | Command::Reach(_) | Command::Manual { .. }) => ("agent", Vec::new()),
             None => {
                 let config = self.config.iter().map(|c| c.to_string_lossy().into_owned());
                 ("train", config.chain(self.overrides.iter().cloned()).collect())

@@ -2,12 +2,16 @@
 //! start goes is for [`crate::supervise`], whether another follows for [`crate::restart`].
 
 use crate::Ready;
+use crate::agent::hold::Holds;
 use crate::attempt::{Event, Outcome};
+use crate::board::Board;
 use crate::cause::Cause;
 use crate::cli::Cli;
 use crate::logs::Logs;
 use crate::muster::{Muster, Team};
+use crate::nodes::K8S;
 use crate::plan::PlanError;
+use crate::pods;
 use crate::probe::Unfit;
 use crate::report::{self, Final, RootCause};
 use crate::restart::{Bug, Decision, after_failure};
@@ -18,10 +22,13 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use protocol::{Exit, Step};
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// Runs the job, first on `team`.
-pub fn run(cli: &Cli, ready: Ready, team: Team) -> Exit {
+/// Between two times that hosts are asked whether they are back.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Runs the job, first on `team`. `signals` where somebody listens to them already, `agents` where there are any.
+pub fn run(cli: &Cli, ready: Ready, team: Team, signals: Option<Receiver<Arrived>>, agents: Option<&Holds>) -> Exit {
     let folder = cli.log_dir.clone().or_else(|| ready.config.as_ref().map(|c| c.run.dir.join("logs")));
     let most_workers = ready.muster.request.most_workers;
     let logs = match folder.map_or_else(|| Ok(Logs::none()), |f| Logs::open(&f, most_workers)) {
@@ -31,25 +38,44 @@ pub fn run(cli: &Cli, ready: Ready, team: Team) -> Exit {
             return Exit::Usage;
         }
     };
-    let last = match watched(cli, ready, team, &logs) {
+    let run = ready.config.as_ref().map(|config| config.run.dir.clone());
+    let board = Board::new(run.as_deref(), cli.nodes.as_deref() == Some(K8S));
+    let seen = Seen { logs: &logs, board: &board };
+    let last = match watched(cli, ready, team, &seen, signals, agents) {
         Ok(last) => last,
         Err(error) => Final { exit: Exit::WorkerFailed, text: format!("cannot start the workers: {error}") },
     };
     logs.note(&last.line());
+    board.end(&last.text, last.exit.code(), !run.as_deref().is_some_and(report::belongs_to_another));
     report::complain(&last.line());
     last.exit
 }
 
-fn watched(cli: &Cli, ready: Ready, team: Team, logs: &Arc<Logs>) -> io::Result<Final> {
-    let signals = signals::listen()?;
+/// Where it is told how the job stands.
+struct Seen<'a> {
+    logs: &'a Arc<Logs>,
+    board: &'a Board,
+}
+
+fn watched(
+    cli: &Cli,
+    ready: Ready,
+    team: Team,
+    seen: &Seen,
+    signals: Option<Receiver<Arrived>>,
+    agents: Option<&Holds>,
+) -> io::Result<Final> {
+    let signals = signals.map_or_else(|| signals::listen().map(|(_, signals)| signals), Ok)?;
     let terminal = Arc::new(Terminal::start(ready.plan.shown.clone())?);
     let mut job = Job {
         cli,
         muster: ready.muster,
         team,
-        logs: Arc::clone(logs),
+        logs: Arc::clone(seen.logs),
         terminal: Arc::clone(&terminal),
+        board: seen.board,
         signals,
+        agents,
         restarts: 0,
         in_a_row: 0,
         checkpoint: None,
@@ -73,12 +99,24 @@ struct Job<'a> {
     team: Team,
     logs: Arc<Logs>,
     terminal: Arc<Terminal>,
+    board: &'a Board,
     signals: Receiver<Arrived>,
+    agents: Option<&'a Holds>,
     restarts: u32,
     in_a_row: u32,
     /// The newest of all attempts: its stage, and its step in that.
     checkpoint: Option<(usize, Step)>,
     bug: Bug,
+}
+
+/// How a wait between two starts ends.
+enum Pause {
+    /// Nothing happened.
+    Over,
+    /// Hosts have left.
+    WithoutSome,
+    /// So does the job.
+    Stopped(Outcome),
 }
 
 /// How a job, or the wait between two starts, ends.
@@ -115,6 +153,12 @@ impl Job<'_> {
         loop {
             let ended = self.start()?;
             self.count(&ended);
+            if self.goes_on_without(&ended) {
+                match self.part_with(&ended.leaving) {
+                    None => continue,
+                    Some(end) => return Ok(end),
+                }
+            }
             let Outcome::Failed(cause) = &ended.outcome else {
                 return Ok((report::good_end(&ended.outcome, self.step(), self.restarts), None));
             };
@@ -122,8 +166,11 @@ impl Job<'_> {
             let stage = self.checkpoint.map_or(0, |(stage, _)| stage);
             let decision = match self.bug.on_failure(stage, cause.step) {
                 true => Decision::GiveUp { exit: cause.exit, reason: Bug::REASON.into() },
-                false => after_failure(cause.exit, self.in_a_row, self.cli.restarts(), ended.stopping),
+                false => after_failure(cause.exit, self.in_a_row, self.cli.restarts(), self.is_asked_to_end(&ended)),
             };
+            if !ended.leaving.is_empty() && self.are_enough_without(&ended.leaving) {
+                self.agents.iter().for_each(|agents| pods::part_with(agents, &ended.leaving));
+            }
             let culprit = self.culprit(cause);
             self.muster.roster.on_failure(&self.team.choice, culprit.as_deref(), ended.lasted);
             if let Some(end) = self.go_on(decision, root_cause.clone()) {
@@ -135,13 +182,18 @@ impl Job<'_> {
         }
     }
 
-    /// The hosts of the next start. Where too few can take part they are asked again, as restarts are left; if that does not
-    /// help, the job ends as the failure deserves that led here.
+    /// The hosts of the next start. Where too few can take part they are waited for, which is no restart; if that does not help, the job
+    /// ends as the failure deserves that led here.
     fn reassemble(&mut self, exit: Exit, failure: &RootCause) -> Option<End> {
+        let (began, mut told) = (Instant::now(), String::new());
+        let within = Duration::from_secs(u64::from(self.cli.rejoin_timeout));
         loop {
             let again = self.muster.again(&self.team.plan);
-            if let Some(stopped) = pause(&self.signals, Duration::ZERO) {
-                return Some((report::good_end(&stopped, self.step(), self.restarts), None));
+            match self.pause(Duration::ZERO) {
+                Pause::Over => {}
+                // They were asked, and may be among those that were chosen.
+                Pause::WithoutSome => continue,
+                Pause::Stopped(stopped) => return Some((report::good_end(&stopped, self.step(), self.restarts), None)),
             }
             let unfit = match again {
                 Ok(team) => {
@@ -150,14 +202,74 @@ impl Job<'_> {
                 }
                 Err(unfit) => unfit,
             };
-            if let PlanError::Unfit(Unfit { table, .. }) = &unfit {
-                table.iter().for_each(|line| self.say(line));
+            let waited = began.elapsed();
+            if told != unfit.to_string() {
+                told = unfit.to_string();
+                if let PlanError::Unfit(Unfit { table, .. }) = &unfit {
+                    table.iter().for_each(|line| self.say(line));
+                }
+                self.say(&format!(
+                    "{unfit}; waiting for {} s more at the most (--rejoin-timeout)",
+                    within.saturating_sub(waited).as_secs()
+                ));
             }
-            let mut cause = failure.clone();
-            cause.cause = format!("{}; then {unfit}", cause.cause);
-            let decision = after_failure(exit, self.in_a_row, self.cli.restarts(), false);
-            if let Some(end) = self.go_on(decision, cause) {
-                return Some(end);
+            if waited >= within {
+                let mut cause = failure.clone();
+                cause.cause = format!("{}; then {unfit}, for {} s (--rejoin-timeout)", cause.cause, waited.as_secs());
+                return self.go_on(Decision::GiveUp { exit, reason: "too few hosts can take part".into() }, cause);
+            }
+            if let Pause::Stopped(stopped) = self.pause(LOOK.min(within - waited)) {
+                return Some((report::good_end(&stopped, self.step(), self.restarts), None));
+            }
+        }
+    }
+
+    /// Whether a start ended for hosts that leave, and enough others are there.
+    fn goes_on_without(&self, ended: &Ended) -> bool {
+        let is_for_them = !ended.leaving.is_empty() && matches!(ended.outcome, Outcome::Preempted { .. });
+        is_for_them && self.are_enough_without(&ended.leaving)
+    }
+
+    fn is_asked_to_end(&self, ended: &Ended) -> bool {
+        ended.stopping || !self.are_enough_without(&ended.leaving)
+    }
+
+    fn are_enough_without(&self, leaving: &[String]) -> bool {
+        let mut stay = self.team.choice.clone();
+        stay.hosts.retain(|node| !leaving.contains(&node.name));
+        self.muster.roster.is_enough(&stay)
+    }
+
+    /// The next start is without these; whatever comes in their place may join a later one.
+    fn part_with(&mut self, leaving: &[String]) -> Option<End> {
+        let text = format!("{} has left", leaving.join(", "));
+        let from = self.step().map_or_else(String::new, |step| format!(", from the checkpoint of step {step}"));
+        self.say(&format!("{text}; the job goes on without it{from}"));
+        self.agents.iter().for_each(|agents| pods::part_with(agents, leaving));
+        self.restarts += 1;
+        let cause = Cause { rank: None, step: self.step(), exit: Exit::WorkerFailed, text };
+        self.reassemble(cause.exit, &RootCause::new(&cause, None))
+    }
+
+    /// Waits; a signal ends the wait and the job. Hosts leave meanwhile, as long as there are enough.
+    fn pause(&self, delay: Duration) -> Pause {
+        let (until, mut left) = (Instant::now() + delay, Vec::new());
+        loop {
+            match self.signals.recv_deadline(until) {
+                Ok(Arrived { event: Event::MustEnd(signal), .. }) => return Pause::Stopped(Outcome::Signalled(signal)),
+                Ok(Arrived { event: Event::Leaving(host), .. }) => {
+                    left.push(host);
+                    if !self.are_enough_without(&left) {
+                        return Pause::Stopped(Outcome::Preempted { confirmed: false });
+                    }
+                    self.say(&format!("{} has left", left[left.len() - 1]));
+                    self.agents.iter().for_each(|agents| pods::part_with(agents, &left[left.len() - 1..]));
+                }
+                Ok(_) => return Pause::Stopped(Outcome::Preempted { confirmed: false }),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) if left.is_empty() => {
+                    return Pause::Over;
+                }
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Pause::WithoutSome,
             }
         }
     }
@@ -176,6 +288,8 @@ impl Job<'_> {
             addresses: &self.team.addresses,
             logs: Arc::clone(&self.logs),
             terminal: Arc::clone(&self.terminal),
+            board: self.board,
+            agents: self.agents,
             signals: &self.signals,
             machine: &self.muster.machine,
             grace: Duration::from_secs(u64::from(self.cli.grace_period)),
@@ -203,7 +317,7 @@ impl Job<'_> {
             }
             Decision::Restart { delay } => {
                 self.say(&self.restarting(&root_cause, delay));
-                if let Some(stopped) = pause(&self.signals, delay) {
+                if let Pause::Stopped(stopped) = self.pause(delay) {
                     return Some((report::good_end(&stopped, self.step(), self.restarts), None));
                 }
                 self.restarts += 1;
@@ -230,14 +344,5 @@ impl Job<'_> {
         let from = self.step().map_or_else(String::new, |step| format!(", from the checkpoint of step {step}"));
         let number = self.in_a_row + 1;
         format!("{cause}; restart {number} of {} in {} s{from}", self.cli.restarts(), delay.as_secs())
-    }
-}
-
-/// Waits; a signal ends the wait and the job.
-fn pause(signals: &Receiver<Arrived>, delay: Duration) -> Option<Outcome> {
-    match signals.recv_timeout(delay) {
-        Ok(Arrived { event: Event::MustEnd(signal), .. }) => Some(Outcome::Signalled(signal)),
-        Ok(_) => Some(Outcome::Preempted { confirmed: false }),
-        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
     }
 }

@@ -9,14 +9,17 @@
 //! program that says hello on the side channel.
 
 pub mod addresses;
+pub mod agent;
 pub mod attempt;
 pub mod banner;
+pub mod board;
 pub mod cause;
 pub mod channel;
 pub mod cli;
 pub mod earlier;
 pub mod ends;
 pub mod events;
+pub mod init;
 pub mod job;
 pub mod logs;
 pub mod machine;
@@ -26,6 +29,7 @@ pub mod nodes;
 pub mod options;
 pub mod output;
 pub mod plan;
+pub mod pods;
 pub mod probe;
 pub mod processes;
 pub mod pulse;
@@ -41,7 +45,8 @@ pub mod tags;
 pub mod terminal;
 pub mod utc;
 
-use cli::Cli;
+use clap::CommandFactory;
+use cli::{Cli, Command};
 use machine::Machine;
 use muster::Muster;
 use plan::{Plan, PlanError};
@@ -52,17 +57,48 @@ use protocol::config::Config;
 use roster::Roster;
 use std::io::Write;
 use std::path::Path;
+use std::process::ExitCode;
 
 /// Does what the command line asks for.
-pub fn run(cli: &Cli) -> Exit {
-    match prepare(cli) {
-        Ok(ready) if cli.dry_run => dry_run(&ready.plan),
-        Ok(ready) => match ready.muster.first(&ready.plan) {
-            Ok(team) => job::run(cli, ready, team),
-            Err(PlanError::Unfit(unfit)) => turn_back(&ready.plan, &unfit),
-            Err(error) => refuse(&error),
-        },
+pub fn run(cli: &Cli) -> ExitCode {
+    if init::is_needed() {
+        return init::run();
+    }
+    match &cli.command {
+        Some(Command::Agent(args)) => pods::agent(&args.key, args.port),
+        Some(Command::Reach(args)) => pods::reach(args),
+        Some(Command::Manual { share }) => write_manual(share),
+        _ => pods::as_agent(cli).unwrap_or_else(|| launch(cli).into()),
+    }
+}
+
+fn launch(cli: &Cli) -> Exit {
+    let ready = match prepare(cli) {
+        Ok(ready) if cli.dry_run => return dry_run(&ready.plan),
+        Ok(ready) => ready,
+        Err(error) => return refuse(&error),
+    };
+    let agents = match pods::hold(cli, &ready) {
+        Ok(agents) => agents,
+        Err(error) => return refuse(&error),
+    };
+    let (holds, signals) = agents.unzip();
+    let exit = match ready.muster.first(&ready.plan) {
+        Ok(team) => job::run(cli, ready, team, signals, holds.as_ref()),
+        Err(PlanError::Unfit(unfit)) => turn_back(&ready.plan, &unfit),
         Err(error) => refuse(&error),
+    };
+    pods::farewell(holds.as_ref(), exit);
+    exit
+}
+
+fn write_manual(share: &Path) -> ExitCode {
+    match manual::write(Cli::command(), share) {
+        Ok(()) => Exit::Done.into(),
+        Err(error) => {
+            report::complain(&format!("cannot write into {}: {error}", share.display()));
+            Exit::Usage.into()
+        }
     }
 }
 

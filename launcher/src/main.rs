@@ -5,5 +5,5 @@ use jcs_launch::cli::Cli;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ExitCode::from(jcs_launch::run(&Cli::parse()))
+    jcs_launch::run(&Cli::parse())
 }

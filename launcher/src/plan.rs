@@ -1,6 +1,7 @@
 //! What will run where: ranks, devices, environment, command lines. Pure: what it depends on is
 //! handed in, and nothing is started or created.
 
+use crate::agent::key::KeyError;
 use crate::cli::Nproc;
 use crate::machine::Machine;
 use crate::mpirun::{Missing, Programs};
@@ -118,6 +119,18 @@ pub enum PlanError {
         /// Why.
         source: std::io::Error,
     },
+    /// The agents' key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// Agents that are not there.
+    #[error("{0}")]
+    Agents(String),
+    /// Agents that cannot be used in this way.
+    #[error("{0}")]
+    AgentOptions(String),
+    /// A signal came before anything was started.
+    #[error("asked to end while waiting for the agents")]
+    Stopped(Exit),
     /// Hosts that cannot take part.
     #[error(transparent)]
     Unfit(#[from] Unfit),
@@ -308,7 +321,8 @@ impl PlanError {
     pub fn exit(&self) -> Exit {
         match self {
             PlanError::Unfit(unfit) => unfit.exit,
-            PlanError::Exchange(_) => Exit::Preflight,
+            PlanError::Exchange(_) | PlanError::Agents(_) => Exit::Preflight,
+            PlanError::Stopped(exit) => *exit,
             _ => Exit::Usage,
         }
     }

@@ -4,7 +4,7 @@ use super::*;
 
 fn request(nodes: &str, nproc: Nproc, device: Device) -> Request {
     let task = Task { command: "train".into(), arguments: vec!["a b.toml".into(), "k=[1, 2]".into()] };
-    let given = crate::nodes::Given { spec: Some(nodes), hostfile: None, slurm: None, this_host: "gpu01" };
+    let given = crate::nodes::Given { spec: Some(nodes), hostfile: None, slurm: None, k8s: None, this_host: "gpu01" };
     let nodes = crate::nodes::choose(&given).unwrap();
     Request { nodes, nproc, ranks_filter: None, device, most_workers: 0, task }
 }

@@ -45,6 +45,11 @@ impl Roster {
         self.least < self.hosts.len()
     }
 
+    /// The job does not run on fewer hosts.
+    pub fn least(&self) -> usize {
+        self.least
+    }
+
     /// The names of all hosts.
     pub fn names(&self) -> Vec<String> {
         self.hosts.iter().map(|member| member.node.name.clone()).collect()

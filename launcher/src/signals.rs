@@ -15,10 +15,11 @@ pub struct Arrived {
     pub event: Event,
 }
 
-/// Listens from now on, until the process ends.
-pub fn listen() -> io::Result<Receiver<Arrived>> {
+/// Listens from now on, until the process ends. The sender is for what means the same as a signal.
+pub fn listen() -> io::Result<(Sender<Arrived>, Receiver<Arrived>)> {
     let mut signals = Signals::new([SIGTERM, SIGUSR1, SIGINT, SIGHUP, SIGQUIT])?;
     let (sender, receiver): (Sender<Arrived>, _) = unbounded();
+    let other = sender.clone();
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
             if sender.send(Arrived { signal, event: meaning(signal) }).is_err() {
@@ -26,7 +27,7 @@ pub fn listen() -> io::Result<Receiver<Arrived>> {
             }
         }
     })?;
-    Ok(receiver)
+    Ok((other, receiver))
 }
 
 fn meaning(signal: i32) -> Event {

@@ -2,7 +2,9 @@
 //! machine of [`crate::attempt`] says that it is over; then everything is ended. What an event means is
 //! decided there, never here.
 
+use crate::agent::hold::Holds;
 use crate::attempt::{Attempt, Event, Next, Outcome};
+use crate::board::Board;
 use crate::cause::{Death, signal_name};
 use crate::channel::Channel;
 use crate::events::{self, Happened, Sender};
@@ -10,6 +12,7 @@ use crate::logs::Logs;
 use crate::machine::Machine;
 use crate::output::{self, Sink};
 use crate::plan::{Plan, Start};
+use crate::pods;
 use crate::processes;
 use crate::remote;
 use crate::report::RootCause;
@@ -39,6 +42,10 @@ pub struct Context<'a> {
     pub logs: Arc<Logs>,
     /// Terminal.
     pub terminal: Arc<Terminal>,
+    /// For those who look from outside.
+    pub board: &'a Board,
+    /// Agents, where there are any.
+    pub agents: Option<&'a Holds>,
     /// Signals to the launcher.
     pub signals: &'a Receiver<Arrived>,
     /// How long the workers may take to end when asked.
@@ -60,6 +67,8 @@ pub struct Ended {
     pub host: Option<String>,
     /// Whether somebody wants the whole job to end.
     pub stopping: bool,
+    /// The hosts for whose sake alone it ended.
+    pub leaving: Vec<String>,
     /// How long it ran.
     pub lasted: Duration,
 }
@@ -112,6 +121,7 @@ pub fn run(context: &Context, restart: u32) -> io::Result<Ended> {
         checkpoint: watch.checkpoint,
         host,
         stopping: watch.attempt.is_stopping(),
+        leaving: watch.attempt.leaving().to_vec(),
         lasted: began.elapsed(),
     })
 }
@@ -183,10 +193,12 @@ impl Watch<'_> {
     fn ask_workers(&mut self) {
         self.attempt.asked();
         self.context.logs.note("forwarding SIGUSR1 to the workers");
-        self.context.terminal.say(&format!(
-            "asked to stop: the workers have {} s to write a checkpoint and end",
-            self.context.grace.as_secs()
-        ));
+        let why = match self.attempt.leaving() {
+            [] => "asked to stop".to_owned(),
+            hosts => format!("{} is about to go", hosts.join(", ")),
+        };
+        let grace = self.context.grace.as_secs();
+        self.context.terminal.say(&format!("{why}: the workers have {grace} s to write a checkpoint and end"));
         let _ = kill(self.pid, Signal::SIGUSR1);
     }
 
@@ -210,8 +222,17 @@ impl Watch<'_> {
     }
 
     fn signal(&mut self, arrived: &Arrived) {
-        let name = signal_name(arrived.signal).unwrap_or("a signal");
-        self.context.logs.note(&format!("received {name}"));
+        if let Event::Leaving(host) = &arrived.event
+            && !self.context.plan.nodes.iter().any(|share| share.host == *host)
+        {
+            // It stands by, and nothing has to end for it.
+            self.context.logs.note(&format!("{host}, which has no part in this start, leaves"));
+            return self.context.agents.iter().for_each(|agents| pods::part_with(agents, std::slice::from_ref(host)));
+        }
+        self.context.logs.note(&match &arrived.event {
+            Event::Leaving(host) => format!("{host} is about to go"),
+            _ => format!("received {}", signal_name(arrived.signal).unwrap_or("a signal")),
+        });
         self.attempt.on(self.began.elapsed(), arrived.event.clone());
     }
 
@@ -224,6 +245,7 @@ impl Watch<'_> {
         match &event {
             Event::Said(rank, Message::Progress(progress)) if *rank == Rank(0) => {
                 self.context.terminal.progress(progress.clone());
+                self.context.board.progress(progress);
             }
             Event::Said(_, Message::Checkpoint { stage, step }) => self.checkpoint = Some((*stage, *step)),
             Event::MpirunEnded(death) => self.mpirun_ended = Some(*death),
@@ -241,7 +263,7 @@ impl Watch<'_> {
             Event::Closed(rank) => format!("rank {rank} closed its connection"),
             Event::Named(named) => format!("mpirun says that rank {} ended first: {:?}", named.rank, named.death),
             Event::MpirunEnded(death) => format!("mpirun ended: {death:?}"),
-            Event::AskedToStop | Event::MustEnd(_) => return,
+            Event::AskedToStop | Event::Leaving(_) | Event::MustEnd(_) => return,
         };
         self.context.logs.note(&text);
     }

@@ -22,6 +22,10 @@ pub const JCS_LAUNCHER: &str = "JCS_LAUNCHER";
 pub const JCS_TOKEN: &str = "JCS_TOKEN";
 /// How many times the job was restarted before this start, from 0. Set by the launcher.
 pub const JCS_RESTART: &str = "JCS_RESTART";
+/// What `--nodes` says, where the command line does not.
+pub const JCS_NODES: &str = "JCS_NODES";
+/// The value of [`JCS_NODES`] in the pods of a Job.
+pub const K8S: &str = "k8s";
 /// How many workers the job may come to have (`--nodes MIN:MAX`); `train.global_batch = auto` is made for them. Set by the
 /// launcher where that is more than it starts.
 pub const JCS_MOST_WORKERS: &str = "JCS_MOST_WORKERS";

@@ -261,15 +261,21 @@ char* jcs_load_cuda() {
   return strdup(dlerror());
 }
 
-// `runtime`: the version of the CUDA runtime that libtorch was compiled with, 13000 for 13.0. `config`: made by strdup; the
-// caller frees it.
+// `runtime`: the version of the CUDA runtime that libtorch was compiled with, 13000 for 13.0. `config`: empty without a driver that
+// serves this version; made by strdup; the caller frees it.
 char* jcs_cuda_build(int64_t* runtime, char** config) {
   return guarded([&] {
     // The first answer to this stays, so nobody may ask before the library is loaded.
     const auto& hooks = at::detail::getCUDAHooks();
     TORCH_CHECK(hooks.hasCUDART(), "libtorch was asked for CUDA before its CUDA half was loaded");
     *runtime = hooks.versionCUDART();
-    *config = strdup(hooks.showConfig().c_str());
+    std::string known;
+    try {
+      known = hooks.showConfig();
+    } catch (const c10::Error&) {
+      // It asks the runtime for its version, which needs a driver that is new enough.
+    }
+    *config = strdup(known.c_str());
   });
 }
 

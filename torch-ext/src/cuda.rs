@@ -19,8 +19,8 @@ pub struct CudaBuild {
     architectures: Vec<Architecture>,
 }
 
-/// Loads libtorch's CUDA half, which registers itself, and says what it was compiled for. No GPU and no driver is needed. An
-/// error names the library that is missing.
+/// Loads libtorch's CUDA half, which registers itself, and says what it was compiled for. No GPU and no driver is needed, but
+/// only with one that is new enough the GPUs are known. An error names the library that is missing.
 ///
 /// libtorch keeps its first answer to whether there is CUDA, so nothing that asks it may come before this: no seed and no
 /// tensor of a GPU. Where something did, that is an error.
@@ -124,7 +124,10 @@ mod tests {
     #[test]
     fn ptx_families_and_what_is_not_known() {
         let ptx = build("-gencode;arch=compute_75,code=sm_75;-gencode;arch=compute_90,code=compute_90");
-        assert_eq!([(7, 0), (7, 5), (8, 9), (9, 0), (12, 0)].map(|gpu| ptx.serves(gpu)), [false, true, false, true, true]);
+        assert_eq!(
+            [(7, 0), (7, 5), (8, 9), (9, 0), (12, 0)].map(|gpu| ptx.serves(gpu)),
+            [false, true, false, true, true]
+        );
         let family = build("-gencode;arch=compute_100f,code=sm_100f");
         assert_eq!([(9, 0), (10, 0), (10, 3), (12, 0)].map(|gpu| family.serves(gpu)), [false, true, true, false]);
         let unknown = build("  - CUDA Runtime 13.0");

@@ -207,7 +207,8 @@ fn cuda_that_is_loaded_late_says_what_it_is_built_for_and_too_late_is_an_error()
         Ok(nvidia) => nvidia,
         Err(why) => return end_to_end::skip(TEST, &why),
     };
-    let folders = std::fs::read_dir(nvidia).unwrap().map(|entry| entry.unwrap().path().join("lib").display().to_string());
+    let folders =
+        std::fs::read_dir(nvidia).unwrap().map(|entry| entry.unwrap().path().join("lib").display().to_string());
     let libraries = folders.collect::<Vec<_>>().join(":");
     let told = |role: &str| {
         let out = std::process::Command::new(std::env::current_exe().unwrap())
@@ -219,7 +220,8 @@ fn cuda_that_is_loaded_late_says_what_it_is_built_for_and_too_late_is_an_error()
         end_to_end::text(&out)
     };
     let early = told("early");
-    assert!(early.contains("told: CUDA 13000 for 7.5, 8.0, "), "{early}");
+    // For which GPUs is told where there is a driver.
+    assert!(early.contains("told: CUDA 13000 for "), "{early}");
     let late = told("too late");
     assert!(late.contains("asked for CUDA before its CUDA half was loaded"), "{late}");
 }

@@ -34,6 +34,12 @@ pub(crate) enum Command {
     /// What jcs-launch asks a host with GPUs: which of them libtorch can use.
     #[command(hide = true)]
     Gpus,
+    /// Write man pages and completions into an installation's `share`.
+    #[command(hide = true)]
+    Manual {
+        /// The folder.
+        share: PathBuf,
+    },
 }
 
 impl Command {

@@ -1,6 +1,7 @@
 //! The commands of `jcs`: from arguments to the library.
 
-use crate::cli::{Command, Doctor, Eval, Predict, Split, Train};
+use crate::cli::{Cli, Command, Doctor, Eval, Predict, Split, Train};
+use clap::CommandFactory;
 use collectives::Label;
 use jcs::job::{Job, Meeting, StopFlag};
 use jcs::monitor::ProgressReport;
@@ -43,6 +44,10 @@ pub(crate) fn run(
         }
         Command::Gpus => {
             device::verdicts().iter().for_each(|line| print(&format!("{line}\n")));
+            Ok(Exit::Done)
+        }
+        Command::Manual { share } => {
+            manual::write(Cli::command(), &share).map_err(|source| Error::Output { file: share, source })?;
             Ok(Exit::Done)
         }
     }

@@ -170,7 +170,9 @@ mod tests {
         assert_eq!(why(12020, (8, 0), 12080, flags), "");
         assert_eq!(why(13010, (8, 6), 12080, flags), "");
         let old = why(12020, (8, 0), 13000, flags);
-        assert!(old.starts_with("the driver serves CUDA up to 12.2, and libtorch is built for CUDA 13.0: a driver for CUDA 13 or"));
+        assert!(old.starts_with(
+            "the driver serves CUDA up to 12.2, and libtorch is built for CUDA 13.0: a driver for CUDA 13 or"
+        ));
         let volta = "libtorch has no kernels for NVIDIA A100, of compute capability 7.0: it is built for 7.5, 8.0";
         assert_eq!(why(13000, (7, 0), 13000, flags), volta);
     }

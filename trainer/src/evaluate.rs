@@ -66,14 +66,21 @@ pub fn evaluate(
             let Some(sample) = next_sample(&mut loader, dataset, &|| job.asked_to_stop())? else { break };
             let batch = Batch::stack(&[sample], geometry, job.device)?;
             records.push(record(network, &batch, dataset, settings.metrics.threshold));
-            show(Progress { phase: "eval".into(), done: records.len() as u64, total, ..Progress::default() });
+            let done = records.len() as u64;
+            // All are done when it is known what they come to.
+            if done < total {
+                show(Progress { phase: "eval".into(), done, total, ..Progress::default() });
+            }
         }
         if job.collective.any(job.asked_to_stop(), Label::new(settings.step, "evaluation round"))? {
             return Ok(None);
         }
     }
     let records = gather(&records, job, settings.step)?;
-    Ok(Some(metrics::summarize(records, &settings.metrics)))
+    let evaluation = metrics::summarize(records, &settings.metrics);
+    let note = evaluation.in_words().split(", ").next().unwrap_or_default().to_owned();
+    show(Progress { phase: "eval".into(), done: total, total, note, ..Progress::default() });
+    Ok(Some(evaluation))
 }
 
 fn record(network: &Network, batch: &Batch, dataset: &Dataset, threshold: f64) -> Record {

@@ -31,7 +31,9 @@ const OLDEST: usize = 21800;
 /// A failed call.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Problem {
-    #[error("libnccl.so does not load: `make setup GPU=1` fetches it, TORCH=PYTHON takes that of a PyTorch, LD_LIBRARY_PATH names another")]
+    #[error(
+        "libnccl.so does not load: `make setup GPU=1` fetches it, TORCH=PYTHON takes that of a PyTorch, LD_LIBRARY_PATH names another"
+    )]
     NoLibrary,
     #[error("libnccl.so has no function {0}: NCCL 2.18 or newer is needed")]
     Lacks(&'static str),

@@ -7,7 +7,7 @@
 
 use rand_chacha::ChaCha8Rng;
 
-use super::noise;
+use super::noise::{self, length};
 use crate::rng::{between, unit};
 
 pub(super) const AIR: f64 = -1000.0;
@@ -83,7 +83,7 @@ impl Anatomy {
     }
 
     fn aorta(&self, [x, y, _]: [f64; 3]) -> f64 {
-        self.aorta - (x - 0.14).hypot(y - self.spine_y() + 0.12)
+        self.aorta - length([x - 0.14, y - self.spine_y() + 0.12])
     }
 
     fn spine_y(&self) -> f64 {
@@ -138,7 +138,7 @@ impl Anatomy {
     fn inside(&self, place: [f64; 3]) -> f64 {
         let [x, y, z] = place;
         let organs = smooth_max(self.heart_shape(place), self.aorta(place), 0.005).max(self.dome(place));
-        let superior = 0.055 - (x + 0.10).hypot(y - self.centre_y + 0.10);
+        let superior = 0.055 - length([x + 0.10, y - self.centre_y + 0.10]);
         let pulmonary = ellipse([x, y], [0.02, self.centre_y + 0.03], [0.20, 0.055]) - 0.3 * (z - 0.45).abs();
         let spine = ellipse([x, y], [0.0, self.spine_y() + 0.06], [0.17, 0.17]);
         let vessel = organs.max(superior).max(pulmonary).max(spine);
@@ -153,7 +153,7 @@ impl Anatomy {
     fn airway(&self, [x, y, z]: [f64; 3]) -> Option<[f64; 2]> {
         let y = y - self.centre_y - 0.075;
         if z < 0.32 {
-            return Some([0.052 - (x - 0.01).hypot(y), 0.014]);
+            return Some([0.052 - length([x - 0.01, y]), 0.014]);
         }
         let spread = 0.05 + 0.45 * (z - 0.32);
         (spread < 0.21).then(|| {
@@ -172,7 +172,7 @@ impl Anatomy {
         let arch = ellipse([across - 0.085, along - 0.25 * (across - 0.085)], [0.0, 0.0], [0.10, 0.026]);
         let lamina = ellipse([across - 0.035, along - 0.045 + 0.5 * (across - 0.035)], [0.0, 0.0], [0.05, 0.018]);
         let sternum = ellipse([x, y], [0.0, self.centre_y - self.cage[1] - 0.03], [0.13, 0.028]);
-        let canal = 0.05 - x.hypot(at - 0.155);
+        let canal = 0.05 - length([x, at - 0.155]);
         let level = vertebra.max(process).max(arch).max(lamina).max(sternum).max(self.rib(place)).min(-canal);
         let cortex = smoothstep(0.020, 0.008, level);
         let marrow = 190.0 + 60.0 * noise::fractal(self.seed ^ 6, [x, y, z], 22.0, 2);
@@ -189,7 +189,7 @@ impl Anatomy {
             return -1.0;
         }
         let across = (self.rib_cage(place) + 0.042 + 0.012 * along) / 0.025;
-        0.025 * (1.0 - along.hypot(across))
+        0.025 * (1.0 - length([along, across]))
     }
 }
 
@@ -217,7 +217,7 @@ impl Anatomy {
 }
 
 fn ellipse([x, y]: [f64; 2], [cx, cy]: [f64; 2], [a, b]: [f64; 2]) -> f64 {
-    a.min(b) * (1.0 - ((x - cx) / a).hypot((y - cy) / b))
+    a.min(b) * (1.0 - length([(x - cx) / a, (y - cy) / b]))
 }
 
 fn superellipse([x, y]: [f64; 2], [a, b]: [f64; 2], power: f64) -> f64 {

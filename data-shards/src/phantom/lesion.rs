@@ -5,7 +5,7 @@
 use rand_chacha::ChaCha8Rng;
 
 use super::anatomy::{self, Anatomy, lerp, smoothstep};
-use super::noise;
+use super::noise::{self, length};
 use crate::rng::{below, between, unit};
 
 #[derive(Clone, Copy, PartialEq)]
@@ -79,7 +79,7 @@ impl Lesion {
             Kind::Consolidation => (0.80, 0.12),
             Kind::Nodule => (0.15, 0.20),
         };
-        let distance = along.hypot(across).hypot(dz / self.radii[2]);
+        let distance = length([along, across, dz / self.radii[2]]);
         // The outline leaves the middle alone: a lesion that was placed is there.
         let ragged = ragged * smoothstep(0.0, 0.6, distance);
         let distance = distance + ragged * noise::fractal(self.seed, place, 1.3 / self.radii[0], 4);
@@ -147,7 +147,7 @@ impl Distractors {
     /// How much of the calcified nodule is at a place, 0..1.
     pub(super) fn calcified(&self, place: [f64; 3], pixel: f64) -> f64 {
         self.calcified.map_or(0.0, |[x, y, z, radius]| {
-            let distance = (place[0] - x).hypot(place[1] - y).hypot(place[2] - z);
+            let distance = length([place[0] - x, place[1] - y, place[2] - z]);
             smoothstep(-0.5 * pixel, 0.5 * pixel, radius - distance)
         })
     }

@@ -44,6 +44,11 @@ pub(super) fn fractal(seed: u64, place: [f64; 3], frequency: f64, octaves: u32) 
     sum / total
 }
 
+/// The length of a vector. A square root is exact to the last bit with every C library, which `f64::hypot` is not.
+pub(super) fn length<const N: usize>(vector: [f64; N]) -> f64 {
+    vector.iter().map(|part| part * part).sum::<f64>().sqrt()
+}
+
 /// How far a place is from the nearest wall between irregular cells of unit size: 0 on a wall, growing to about 0.5.
 pub(super) fn wall(seed: u64, x: f64, y: f64) -> f64 {
     let (mut nearest, mut second) = (f64::MAX, f64::MAX);
@@ -52,7 +57,7 @@ pub(super) fn wall(seed: u64, x: f64, y: f64) -> f64 {
         for cx in cell_x - 1..=cell_x + 1 {
             let dx = cx as f64 + 0.5 + 0.5 * lattice(seed, cx, cy, 0) - x;
             let dy = cy as f64 + 0.5 + 0.5 * lattice(seed, cx, cy, 1) - y;
-            let distance = dx.hypot(dy);
+            let distance = length([dx, dy]);
             second = second.min(distance.max(nearest));
             nearest = nearest.min(distance);
         }

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::anatomy::{AIR, Anatomy, lerp, smoothstep};
 use super::lesion::{Distractors, Lesion};
-use super::noise;
+use super::noise::{self, length};
 use super::tree::{Trees, Tube};
 use crate::rng::{self, between, unit};
 
@@ -118,7 +118,7 @@ impl Patient {
     }
 
     fn windowed(&self, [x, y, _]: [f64; 3], density: f64) -> u8 {
-        if self.round_view && x.hypot(y) > 1.0 {
+        if self.round_view && length([x, y]) > 1.0 {
             return 0;
         }
         let [level, width] = self.window;
@@ -163,11 +163,11 @@ fn cover(covered: &mut [f64], tube: &Tube, z: f64, size: usize, radius: f64) {
 fn distance(tube: &Tube, place: [f64; 3]) -> f64 {
     let way: [f64; 3] = std::array::from_fn(|axis| tube.to[axis] - tube.from[axis]);
     let from: [f64; 3] = std::array::from_fn(|axis| place[axis] - tube.from[axis]);
-    let length = way.iter().map(|part| part * part).sum::<f64>().max(1e-12);
-    let along = (0..3).map(|axis| way[axis] * from[axis]).sum::<f64>() / length;
+    let square = way.iter().map(|part| part * part).sum::<f64>().max(1e-12);
+    let along = (0..3).map(|axis| way[axis] * from[axis]).sum::<f64>() / square;
     let along = along.clamp(0.0, 1.0);
     let [dx, dy, dz] = std::array::from_fn(|axis| from[axis] - along * way[axis]);
-    dx.hypot(dy).hypot((dz.abs() - SLAB).max(0.0))
+    length([dx, dy, (dz.abs() - SLAB).max(0.0)])
 }
 
 /// Noise of unit deviation whose grain is about two pixels at 256 x 256, as a scanner's reconstruction filter leaves it.

@@ -2,11 +2,13 @@
 //! variables are handed in, and nothing is looked up in the network.
 
 pub mod hostfile;
+pub mod k8s;
 pub mod ranges;
 pub mod slurm;
 pub mod spec;
 
 use hostfile::HostfileError;
+use k8s::K8sError;
 use slurm::SlurmError;
 use spec::{Spec, SpecError};
 use std::fmt;
@@ -28,7 +30,7 @@ pub struct Node {
 pub enum Reach {
     /// There is only this machine.
     Here,
-    /// Over ssh.
+    /// Over ssh, or what stands in its place.
     Ssh,
     /// Through Slurm's srun.
     Slurm,
@@ -56,6 +58,8 @@ pub struct Given<'a> {
     pub hostfile: Option<(&'a Path, &'a str)>,
     /// Slurm's variables, inside an allocation.
     pub slurm: Option<&'a slurm::Variables>,
+    /// Those of a pod, for `--nodes k8s`.
+    pub k8s: Option<&'a k8s::Variables>,
     /// This machine's name.
     pub this_host: &'a str,
 }
@@ -77,6 +81,9 @@ pub enum NodesError {
     /// Slurm's variables.
     #[error(transparent)]
     Slurm(#[from] SlurmError),
+    /// A pod's variables.
+    #[error(transparent)]
+    K8s(#[from] K8sError),
     /// Hosts in both places.
     #[error("--nodes {spec} and --hostfile {} both name hosts: give one of them, or a number with --nodes", file.display())]
     Both {
@@ -143,6 +150,9 @@ pub enum NodesError {
 
 /// The machines of a job.
 pub fn choose(given: &Given) -> Result<Nodes, NodesError> {
+    if given.spec == Some(K8S) {
+        return of_pods(given);
+    }
     let spec = given.spec.map(|text| {
         spec::parse(text).map_err(|source| NodesError::Spec { spec: text.into(), source }).map(|spec| (text, spec))
     });
@@ -165,6 +175,18 @@ pub fn choose(given: &Given) -> Result<Nodes, NodesError> {
         None => (list.len(), list.len()),
     };
     Ok(Nodes { list, reach, least, most })
+}
+
+/// What `--nodes` says where the hosts are pods.
+pub const K8S: &str = "k8s";
+
+fn of_pods(given: &Given) -> Result<Nodes, NodesError> {
+    if let Some((file, _)) = given.hostfile {
+        return Err(NodesError::Both { spec: K8S.into(), file: file.into() });
+    }
+    let pods = k8s::pods(given.k8s.unwrap_or(&k8s::Variables::default()), given.this_host)?;
+    let (reach, most) = (if pods.list.len() == 1 { Reach::Here } else { Reach::Ssh }, pods.list.len());
+    Ok(Nodes { list: pods.list, reach, least: pods.least, most })
 }
 
 /// All hosts that something other than `--nodes` names, and what that is.

@@ -49,16 +49,10 @@ pub enum SpecError {
         /// What to do about it.
         why: &'static str,
     },
-    /// Kubernetes.
-    #[error("k8s: this version does not start workers on Kubernetes; on ssh or Slurm it does")]
-    Kubernetes,
 }
 
 /// Reads the value of `--nodes`.
 pub fn parse(text: &str) -> Result<Spec, SpecError> {
-    if text == "k8s" {
-        return Err(SpecError::Kubernetes);
-    }
     let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
     match text.split_once(':') {
         None if digits(text) => count(text, text, text),
@@ -195,7 +189,6 @@ mod tests {
             ("-oProxyCommand=x", "letters, digits"),
             ("a b", "letters, digits"),
             ("gpu01,4", "stands alone"),
-            ("k8s", "Kubernetes"),
         ];
         for (text, advice) in wrong {
             let error = parse(text).unwrap_err().to_string();

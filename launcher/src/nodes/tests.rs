@@ -2,7 +2,7 @@
 
 use super::*;
 
-const HERE: Given = Given { spec: None, hostfile: None, slurm: None, this_host: "gpu01" };
+const HERE: Given = Given { spec: None, hostfile: None, slurm: None, k8s: None, this_host: "gpu01" };
 
 fn allocation(list: &str, tasks: Option<&str>) -> slurm::Variables {
     slurm::Variables {
@@ -102,8 +102,7 @@ fn an_allocation_of_this_machine_needs_no_srun() {
 
 #[test]
 fn wrong_specs_are_quoted() {
-    for (spec, part) in [("gpu[01-", "--nodes gpu[01-: "), ("k8s", "does not start workers on Kubernetes"), ("0", "0")]
-    {
+    for (spec, part) in [("gpu[01-", "--nodes gpu[01-: "), ("k8s", "needs JCS_K8S_SERVICE"), ("0", "0")] {
         let error = of(spec).unwrap_err();
         assert!(error.contains(part), "{error}");
     }

@@ -264,9 +264,9 @@ impl Answer {
             "tmp-closed" => self.tmp_closed = Some(rest.to_owned()),
             "gpus" => self.gpus = rest.parse().ok(),
             "driver" => self.driver = rest.split_whitespace().find(|word| is_version(word)).map(String::from),
-            "gpu-unfit" => self.gpus_unfit.extend(
-                rest.split_once(' ').and_then(|(number, why)| Some((number.parse().ok()?, why.to_owned()))),
-            ),
+            "gpu-unfit" => self
+                .gpus_unfit
+                .extend(rest.split_once(' ').and_then(|(number, why)| Some((number.parse().ok()?, why.to_owned())))),
             "gpus-untold" => self.gpus_untold = Some(rest.to_owned()),
             "end" => self.whole = true,
             _ => {}

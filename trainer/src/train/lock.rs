@@ -53,12 +53,12 @@ pub(super) struct Claim {
 }
 
 impl Claim {
-    /// Takes the directory. Where another process has it: an error, at once or, where `restarts` says that an older start of
-    /// this job may be ending there, after some time.
-    pub(super) fn take(dir: &Path, restarts: u32) -> Result<Claim, Error> {
+    /// Takes the directory. Where another process has it: an error, at once or, where an older start of this job may be ending
+    /// there, after some time.
+    pub(super) fn take(dir: &Path, may_be_ending: bool) -> Result<Claim, Error> {
         let failed = |source| Error::RunDirectory { dir: dir.into(), source };
         let path = dir.join(".lock");
-        let patience = if restarts > 0 { OLDER_START_ENDS } else { Duration::ZERO };
+        let patience = if may_be_ending { OLDER_START_ENDS } else { Duration::ZERO };
         let file =
             OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path).map_err(failed)?;
         let held = lock(file, dir, patience)?;
@@ -163,8 +163,10 @@ mod tests {
     fn a_later_start_supersedes_an_earlier_one() {
         let dir = std::env::temp_dir().join(format!("jcs-lock-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
-        let mut first = Claim::take(&dir, 0).unwrap();
-        assert!(matches!(Claim::take(&dir, 0), Err(Error::Locked { holder, .. }) if holder.contains("generation 1")));
+        let mut first = Claim::take(&dir, false).unwrap();
+        assert!(
+            matches!(Claim::take(&dir, false), Err(Error::Locked { holder, .. }) if holder.contains("generation 1"))
+        );
         first.raise_to(7).unwrap();
         assert_eq!((first.generation(), first.check().is_ok()), (7, true));
         // As a file system without locks lets a second one in.

@@ -470,8 +470,10 @@ fn open_store(config: &Config, job: &Job) -> Result<Option<remote::Store>, Error
 
 /// Takes a run directory for this process.
 pub(super) fn take(run: &Path) -> Result<Claim, Error> {
-    let restarts = env::number(env::JCS_RESTART, 0).map_err(|e| Error::Usage(e.to_string()))?;
-    Claim::take(run, restarts)
+    let restarts: usize = env::number(env::JCS_RESTART, 0).map_err(|e| Error::Usage(e.to_string()))?;
+    // A pod that comes in another's place has a launcher of its own, and the old one's lock may live on.
+    let in_a_pod = std::env::var(env::JCS_NODES).is_ok_and(|nodes| nodes == env::K8S);
+    Claim::take(run, restarts > 0 || in_a_pod)
 }
 
 /// Takes the run directory for this process, and removes what an earlier one left half done.
