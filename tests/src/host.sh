@@ -27,8 +27,11 @@ done
 mount -t tmpfs tmpfs /run
 mkdir /run/sshd
 ip link set lo up
+: >"$folder/ready-$name"
 if [ "$kind" = bare ]; then
-	sleep infinity &
-	while :; do wait; done
+	while :; do
+		sleep infinity &
+		wait $!
+	done
 fi
 exec /usr/sbin/sshd -D -e -f "$folder/sshd_config"

@@ -83,6 +83,7 @@ impl Hosts {
         for i in 1..=count {
             hosts.add(i, family, kind, bench);
         }
+        hosts.await_first();
         Some(hosts)
     }
 
@@ -105,6 +106,17 @@ impl Hosts {
             Family::V6 => host.ip(&["addr", "add", &format!("fd77::{i}/64"), "dev", "eth0", "nodad"]),
         }
         self.hosts.push(host);
+    }
+
+    /// Until each has its name and its mounts.
+    fn await_first(&self) {
+        let start = Instant::now();
+        for i in 1..=self.hosts.len() {
+            while !self.folder.path().join(format!("ready-host{i}")).exists() {
+                assert!(start.elapsed() < Duration::from_secs(10), "host{i} does not come to be");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
     }
 
     fn await_ssh(&self) {
@@ -175,8 +187,8 @@ impl Hosts {
         let inside = pids.filter(|pid| *pid != host.first && space(*pid) == own);
         let line = |pid: Pid| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let text = |pid| String::from_utf8_lossy(&line(pid)).replace('\0', " ").trim().to_owned();
-        // Zombies have no command line.
-        inside.map(|pid| (pid, text(pid))).filter(|(_, line)| !line.is_empty()).collect()
+        // Zombies have no command line; a bare host's first process waits for one that sleeps.
+        inside.map(|pid| (pid, text(pid))).filter(|(_, line)| !line.is_empty() && line != "sleep infinity").collect()
     }
 
     /// The workers on host `i`.

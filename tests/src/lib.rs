@@ -6,6 +6,7 @@
 pub mod hosts;
 pub mod moto;
 pub mod numbers;
+pub mod pods;
 pub mod shared;
 pub mod skip;
 pub mod stand_in;

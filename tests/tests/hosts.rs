@@ -110,6 +110,40 @@ fn a_killed_worker_is_named_with_its_host_and_nothing_is_left() {
 }
 
 #[test]
+fn a_host_that_boots_is_waited_for_and_one_that_stays_away_ends_the_job() {
+    let bench = Bench::new();
+    let name = "a_host_that_boots_is_waited_for_and_one_that_stays_away_ends_the_job";
+    let Some(hosts) = Hosts::new(name, 2, Family::V4, &bench) else { return };
+    let settings = ["train.max_steps=60", "checkpoint.every_steps=2"];
+    let kill_and_cut_off = |run: &str| {
+        kill(hosts.workers(2)[0]);
+        bench.wait_for_log(run, "mpirun ended");
+        hosts.cut_off(2);
+    };
+    let mut child = start_with("1", &hosts, &bench, "host[1-2]:1", "again", &settings);
+    await_step(&bench, &mut child, "again", 3);
+    kill_and_cut_off("again");
+    bench.wait_for_log("again", "(--rejoin-timeout)");
+    std::thread::sleep(Duration::from_secs(2));
+    hosts.reconnect(2);
+    let out = child.wait_with_output().unwrap();
+    assert!(out.status.success(), "{}", text(&out));
+    let said = text(&out);
+    assert!(said.contains(" s more at the most (--rejoin-timeout)"), "{said}");
+    // One restart was allowed.
+    assert_eq!(said.matches("; restart 1 of 1 in 1 s").count(), 1, "{said}");
+
+    let arguments = ["--nodes", "host[1-2]:1", "--rejoin-timeout", "3", "small.toml", "run.dir=away", ENDLESS];
+    let mut child = hosts.launch(&bench, &arguments).spawn().unwrap();
+    await_step(&bench, &mut child, "away", 3);
+    kill_and_cut_off("away");
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(out.status.code(), Some(4), "{}", text(&out));
+    let last = last_line(&out);
+    assert!(last.contains("rank 1 on host2 failed") && last.contains("(--rejoin-timeout)"), "{last}");
+}
+
+#[test]
 fn a_killed_worker_on_another_host_is_restarted_bit_for_bit() {
     let bench = Bench::new();
     let name = "a_killed_worker_on_another_host_is_restarted_bit_for_bit";

@@ -113,12 +113,15 @@ impl Cluster {
         String::from_utf8_lossy(&out.stdout).trim().to_owned()
     }
 
-    /// Submits the example script for two nodes and returns the job's number.
-    fn submit(&self, bench: &Bench, options: &[&str], arguments: &[&str]) -> String {
+    /// Submits an example script for two nodes and returns the job's number.
+    fn submit(&self, bench: &Bench, script: &str, options: &[&str], arguments: &[&str]) -> String {
         let mut command = self.hosts.command(1, "sbatch");
         command.args(["--parsable", "--output=job.out", "--chdir"]).arg(bench.path()).args(options);
-        command.arg(repository().join("docs/slurm/train.sbatch")).args(arguments);
+        command.arg(repository().join("docs/slurm").join(script)).args(arguments);
         command.env("SLURM_CONF", self.config()).env("JCS_LAUNCH", binary("jcs-launch")).env("OMP_NUM_THREADS", "1");
+        let programs = binary("jcs-launch").parent().unwrap().to_owned();
+        let path = std::env::var("PATH").unwrap();
+        command.env("PATH", format!("{}:{}:{path}", bench.path().display(), programs.display()));
         let out = command.output().unwrap();
         assert!(out.status.success(), "{}", text(&out));
         String::from_utf8_lossy(&out.stdout).trim().to_owned()
@@ -173,7 +176,7 @@ fn the_example_script_trains_on_both_nodes_bit_for_bit() {
     let name = "the_example_script_trains_on_both_nodes_bit_for_bit";
     let Some(cluster) = Cluster::new(name, &bench) else { return };
     bench.train(2, "one", &[]);
-    let job = cluster.submit(&bench, &[], &["small.toml", "run.dir=two"]);
+    let job = cluster.submit(&bench, "train.sbatch", &[], &["small.toml", "run.dir=two"]);
     let said = cluster.finish(&bench, &job);
     assert!(said.contains("jcs-launch: 2 nodes × 1 worker: jcs train"), "{said}");
     assert!(bench.weights("one", 8) == bench.weights("two", 8), "weights differ");
@@ -185,6 +188,26 @@ fn the_example_script_trains_on_both_nodes_bit_for_bit() {
     assert!(log.contains("the run directory is shared by all hosts: host1, host2"), "{log}");
 }
 
+/// Debian has no Apptainer: a script in its place runs on the node itself what it is given.
+#[test]
+#[ignore = "minutes; make soak runs it"]
+fn the_example_script_for_containers_trains_through_agents_bit_for_bit() {
+    let bench = Bench::new();
+    let name = "the_example_script_for_containers_trains_through_agents_bit_for_bit";
+    let Some(cluster) = Cluster::new(name, &bench) else { return };
+    let stand_in = bench.path().join("apptainer");
+    let text = "#!/bin/bash\nwhile [ \"$1\" != image.sif ]; do shift; done\nshift\nexec \"$@\"\n";
+    std::fs::write(&stand_in, text).unwrap();
+    std::fs::set_permissions(&stand_in, std::fs::Permissions::from_mode(0o755)).unwrap();
+    bench.train(2, "one", &[]);
+    let job = cluster.submit(&bench, "container.sbatch", &[], &["image.sif", "small.toml", "run.dir=two"]);
+    let said = cluster.finish(&bench, &job);
+    assert!(said.contains("waiting for the agents of 1 other hosts"), "{said}");
+    assert!(bench.weights("one", 8) == bench.weights("two", 8), "weights differ");
+    let keys = std::fs::read_dir(bench.path()).unwrap().flatten();
+    assert!(!keys.map(|entry| entry.file_name()).any(|name| name.to_string_lossy().contains("jcs-agent")));
+}
+
 #[test]
 #[ignore = "minutes; make soak runs it"]
 fn the_example_script_stops_before_its_limit_and_goes_on_where_it_was() {
@@ -194,7 +217,7 @@ fn the_example_script_stops_before_its_limit_and_goes_on_where_it_was() {
     let steps = 2400;
     let settings = ["small.toml", "run.dir=run", &format!("train.max_steps={steps}"), "checkpoint.keep_last=2"];
     // Slurm's limits are whole minutes, and its signal comes up to a minute early.
-    let job = cluster.submit(&bench, &["--time=2"], &settings);
+    let job = cluster.submit(&bench, "train.sbatch", &["--time=2"], &settings);
     let stopped =
         || std::fs::read_to_string(bench.path().join("job.out")).unwrap_or_default().contains("goes back to the queue");
     cluster.wait_for("the signal before the limit", Duration::from_secs(150), stopped);
