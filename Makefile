@@ -5,7 +5,7 @@ SHELL := bash
 .NOTPARALLEL:
 CARGO ?= cargo
 
-.PHONY: help setup build demo test quick mutants bench soak check fmt gpu-kit
+.PHONY: help setup build demo test quick mutants bench soak check fmt dist install gpu-kit
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -63,6 +63,12 @@ soak: setup ## The long tests: real slices in full, Slurm, 100 kills (CHAOS_KILL
 check: setup ## Format, lints, spelling, licences, bans, sources, advisories, docs
 	@setup/tools.sh
 	@scripts/check.sh
+
+dist: setup ## Pack what runs without these sources, for CPUs (GPU=1: with CUDA), into target/dist/
+	@scripts/dist.sh
+
+install: setup ## Install into PREFIX (/usr/local), below DESTDIR if it is set
+	@scripts/install.sh
 
 gpu-kit: ## Pack what a GPU machine with PyTorch 2.11 and no Rust needs (scripts/gpu-check, gpu-bench)
 	@scripts/gpu-kit.sh

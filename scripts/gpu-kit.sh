@@ -38,16 +38,13 @@ cargo test --release --locked -p jcs --test reference -p collectives --test nccl
 
 kit=$(mktemp -d)
 trap 'rm -rf "$kit"' EXIT
-mkdir -p "$kit/bin" "$root/.gpu-kit"
-for program in jcs jcs-launch data-shards; do strip -o "$kit/bin/$program" "$CARGO_TARGET_DIR/release/$program"; done
-python3 -c 'import json, sys
+mkdir -p "$root/.gpu-kit"
+mapfile -t tests < <(python3 -c 'import json, sys
 for m in map(json.loads, open(sys.argv[1])):
-  if m.get("executable") and m["target"]["kind"] == ["test"]: print(m["target"]["name"], m["executable"])' "$tree.built" |
-  while read -r name program; do strip -o "$kit/bin/test-$name" "$program"; done
+  if m.get("executable") and m["target"]["kind"] == ["test"]: print(m["executable"])' "$tree.built")
+dist/stage.sh "$kit" "$CARGO_TARGET_DIR"/release/{jcs,jcs-launch,data-shards} "${tests[@]}"
 mkdir "$kit/lib"
 cc -shared -fPIC -O2 -o "$kit/lib/gpu-count.so" bench/gpu_count.c -ldl -lpthread
-cp -aL .deps/openmpi "$kit/openmpi"
-rm -rf "$kit/openmpi/include" "$kit/openmpi/share/man"
 tar c -C "$kit" . | xz -T0 -6 >"$root/.gpu-kit/kit.part"
 mv "$root/.gpu-kit/kit.part" "$root/.gpu-kit/kit.tar.xz"
 ls -l "$root/.gpu-kit/kit.tar.xz"

@@ -48,4 +48,6 @@ fuzz pth/fuzz read
 fuzz pth/fuzz unpickle
 fuzz data-shards/fuzz mat
 fuzz data-shards/fuzz shard
+fuzz launcher/fuzz handshake
+fuzz launcher/fuzz message
 echo "soak: no finding"

