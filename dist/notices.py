@@ -87,6 +87,12 @@ def wheel_folder(deps, name, version):
     return Path(deps, "licences", f"{name.replace('-', '_')}-{version}")
 
 
+def texts_inside(deps, name):
+    """Those that a wheel of NVIDIA's keeps beside its libraries."""
+    package = Path(deps, "nvidia", re.sub(r"-cu\d+$", "", name.removeprefix("nvidia-")))
+    return [file for file in package.iterdir() if file.is_file() and TEXTS.match(file.name)] if package.is_dir() else []
+
+
 def component(name, version, kind, licence, checksum, url):
     purl = f"pkg:{kind}/{name}@{urllib.parse.quote(version)}"
     made = {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
@@ -125,6 +131,9 @@ def main():
             sys.exit(f"notices: nothing is known of the licence of {name} {version}: remove {deps}/*.stamp and run `make setup` again")
         metadata = (place / "METADATA").read_text(errors="replace").split("\n\n")[0]
         shutil.copytree(place, licences / f"{name}-{version}", ignore=shutil.ignore_patterns("METADATA"))
+        for file in texts_inside(deps, name):
+            # Called as in NVIDIA's other wheels: LICENSE.NAME is the text of a NAME inside.
+            shutil.copy(file, licences / f"{name}-{version}" / file.name.capitalize())
         texts = [file for file in (licences / f"{name}-{version}").rglob("*") if file.is_file()]
         if not texts:
             sys.exit(f"notices: the wheel of {name} {version} has no text of its licence")
