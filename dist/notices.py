@@ -93,6 +93,17 @@ def texts_inside(deps, name):
     return [file for file in package.iterdir() if file.is_file() and TEXTS.match(file.name)] if package.is_dir() else []
 
 
+def parts(folder, texts):
+    """What is built into a wheel and has a text of its own there, LICENSE.NAME or third_party/NAME/…; its version is the wheel's affair."""
+    names = set()
+    for file in (text.relative_to(folder) for text in texts):
+        if file.parts[0] == "third_party":
+            names.add(file.parts[1])
+        elif len(file.parts) == 1 and file.stem == "LICENSE" and file.suffix not in ("", ".txt", ".rst", ".md"):
+            names.add(file.suffix.removeprefix("."))
+    return names
+
+
 def component(name, version, kind, licence, checksum, url):
     purl = f"pkg:{kind}/{name}@{urllib.parse.quote(version)}"
     made = {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
@@ -132,15 +143,13 @@ def main():
         metadata = (place / "METADATA").read_text(errors="replace").split("\n\n")[0]
         shutil.copytree(place, licences / f"{name}-{version}", ignore=shutil.ignore_patterns("METADATA"))
         for file in texts_inside(deps, name):
-            # Called as in NVIDIA's other wheels: LICENSE.NAME is the text of a NAME inside.
-            shutil.copy(file, licences / f"{name}-{version}" / file.name.capitalize())
+            shutil.copy(file, licences / f"{name}-{version}")
         texts = [file for file in (licences / f"{name}-{version}").rglob("*") if file.is_file()]
         if not texts:
             sys.exit(f"notices: the wheel of {name} {version} has no text of its licence")
         licence = field(metadata, "License-Expression", "License")
         components.append(component(name, version, "pypi", licence, checksum, field(metadata, "Home-page")))
-        # What is built into a wheel has a text of its own there; its version is the wheel's affair.
-        inside = sorted(file.name.removeprefix("LICENSE.") for file in texts if file.name.startswith("LICENSE."))
+        inside = sorted(parts(licences / f"{name}-{version}", texts))
         components += [component(part, f"in-{name}-{version}", "generic", None, None, None) for part in inside]
     components.append(component("rust-std", rustc, "generic", "MIT OR Apache-2.0", None, "https://www.rust-lang.org"))
     if Path(folder, "lib/libgomp.so.1").exists():
@@ -158,6 +167,9 @@ def main():
         },
         "components": components,
     }
+    references = [part["bom-ref"] for part in components]
+    if twice := sorted({one for one in references if references.count(one) > 1}):
+        sys.exit(f"notices: more than one component is called {', '.join(twice)}")
     # The same contents are the same bill.
     digest = hashlib.sha256(json.dumps(bill).encode()).digest()
     bill["serialNumber"] = f"urn:uuid:{uuid.UUID(bytes=digest[:16], version=4)}"
