@@ -12,6 +12,7 @@
 #include <cstring>
 #include <fstream>
 #include <functional>
+#include <future>
 #include <map>
 #include <memory>
 #include <random>
@@ -91,6 +92,19 @@ void delay(CUstream stream, std::chrono::milliseconds time) {
   enqueue(stream, [time] { std::this_thread::sleep_for(time); });
 }
 
+// Holds a stream until it is opened. Whoever waited for the stream meanwhile would wait for ever.
+class Gate {
+ public:
+  void hold(CUstream stream) {
+    enqueue(stream, [opened = opened_] { opened.wait(); });
+  }
+  void open() { gate_.set_value(); }
+
+ private:
+  std::promise<void> gate_;
+  std::shared_future<void> opened_ = gate_.get_future().share();
+};
+
 // The driver.
 
 void test_streams() {
@@ -98,14 +112,14 @@ void test_streams() {
   Stream one, two;
   std::vector<int> order;
   std::atomic<bool> two_ran = false;
-  const auto start = Clock::now();
-  delay(one, 200ms);
+  Gate gate, last;
+  gate.hold(one);
   for (int i = 0; i < 100; ++i) enqueue(one, [&order, i] { order.push_back(i); });
   enqueue(two, [&] { two_ran = true; });
-  CHECK(seconds_since(start) < 0.1);
   CHECK(cuStreamQuery(one) == CUDA_ERROR_NOT_READY);
   OK(cuStreamSynchronize(two));
   CHECK(two_ran && cuStreamQuery(one) == CUDA_ERROR_NOT_READY);
+  gate.open();
   OK(cuStreamSynchronize(one));
   OK(cuStreamQuery(one));
   CHECK(order.size() == 100);
@@ -115,10 +129,11 @@ void test_streams() {
   std::atomic<bool> ran = false;
   {
     Stream three;
-    delay(three, 100ms);
+    last.hold(three);
     enqueue(three, [&] { ran = true; });
   }
   CHECK(!ran);
+  last.open();
   for (int i = 0; i < 100 && !ran; ++i) std::this_thread::sleep_for(10ms);
   CHECK(ran);
 }
@@ -136,20 +151,23 @@ void test_events() {
 
   // A wait is for the recording that is there when it is asked for.
   std::atomic<int> stage = 0, seen = -1;
-  delay(one, 100ms);
+  Gate first, second;
+  first.hold(one);
   enqueue(one, [&] { stage = 1; });
   OK(cuEventRecord(event, one));
   OK(cuStreamWaitEvent(two, event, 0));
   enqueue(two, [&] { seen = stage.load(); });
-  delay(one, 200ms);
+  second.hold(one);
   enqueue(one, [&] { stage = 2; });
   OK(cuEventRecord(event, one));
   OK(cuEventRecord(end, one));
   CHECK(cuEventQuery(event) == CUDA_ERROR_NOT_READY);
   CHECK(cuEventElapsedTime(&time, event, end) == CUDA_ERROR_NOT_READY);
+  first.open();
   OK(cuStreamSynchronize(two));
   CHECK(seen == 1);
   CHECK(cuEventQuery(event) == CUDA_ERROR_NOT_READY);
+  second.open();
   OK(cuEventSynchronize(event));
   CHECK(stage == 2);
 
@@ -159,7 +177,7 @@ void test_events() {
   OK(cuEventRecord(untimed, one));
   OK(cuStreamSynchronize(one));
   OK(cuEventElapsedTime(&time, event, end));
-  CHECK(time >= 49 && time < 1000);
+  CHECK(time >= 49 && time < 30000);
   CHECK(cuEventElapsedTime(&time, event, untimed) == CUDA_ERROR_INVALID_HANDLE);
 
   // An event may go while others wait for it.
@@ -180,7 +198,8 @@ void test_null_stream() {
   Device device;
   Stream blocking(CU_STREAM_DEFAULT), free;
   std::vector<int> order;
-  delay(blocking, 100ms);
+  Gate gate;
+  gate.hold(blocking);
   enqueue(blocking, [&] { order.push_back(1); });
   enqueue(nullptr, [&] { order.push_back(2); });
   enqueue(blocking, [&] { order.push_back(3); });
@@ -188,6 +207,7 @@ void test_null_stream() {
   enqueue(free, [&] { ran = true; });
   OK(cuStreamSynchronize(free));
   CHECK(ran && cuStreamQuery(nullptr) == CUDA_ERROR_NOT_READY);
+  gate.open();
   OK(cuStreamSynchronize(nullptr));
   OK(cuStreamSynchronize(blocking));
   CHECK(order == std::vector<int>{1, 2, 3});
@@ -367,7 +387,7 @@ struct Worker {
   void abort() {
     const auto start = Clock::now();
     OK(ncclCommAbort(comm));
-    CHECK(seconds_since(start) < 1);
+    CHECK(seconds_since(start) < 10);
     comm = nullptr;
   }
   template <class T>
@@ -552,7 +572,7 @@ void test_abort() {
   std::thread([&] { worker.abort(); }).join();
   const auto start = Clock::now();
   OK(cuStreamSynchronize(worker.stream));
-  CHECK(seconds_since(start) < 0.5);
+  CHECK(seconds_since(start) < 10);
 }
 
 // Nobody else comes: the initialisation goes on until it is aborted.
@@ -604,7 +624,11 @@ void test_fault() {
       OK(cuStreamSynchronize(worker.stream));
       return;
     }
-    std::printf("operation %d took %d ms\n", op, static_cast<int>(1000 * seconds_since(start)));
+    // By a clock that all processes of a machine share.
+    const auto since_boot = [](Clock::time_point at) {
+      return static_cast<long long>(std::chrono::duration_cast<std::chrono::microseconds>(at.time_since_epoch()).count());
+    };
+    std::printf("operation %d took from %lld to %lld us\n", op, since_boot(start), since_boot(Clock::now()));
   }
 }
 

@@ -214,11 +214,16 @@ fn a_fault_can_strike_once() {
 fn a_slow_rank_slows_all() {
     let Some(trial) = Trial::new("a_slow_rank_slows_all") else { return };
     let trial = trial.with("STAND_IN_FAULT", "rank=1,slow_ms=100");
-    for printed in trial.together("fault", 2) {
-        for line in printed.lines() {
-            let took: u64 = line.split(' ').nth(3).unwrap().parse().unwrap();
-            assert!(took >= 80, "{line}");
-        }
+    let printed = trial.together("fault", 2);
+    let times = |rank: usize| -> Vec<(u64, u64)> {
+        let word = |line: &str, at: usize| line.split(' ').nth(at).unwrap().parse().unwrap();
+        printed[rank].lines().map(|line| (word(line, 4), word(line, 6))).collect()
+    };
+    let (fast, slow) = (times(0), times(1));
+    assert_eq!((fast.len(), slow.len()), (4, 4), "{printed:?}");
+    for (operation, ((_, fast_end), (slow_start, slow_end))) in fast.into_iter().zip(slow).enumerate() {
+        // However late the fast rank began: it ends no sooner than the slow one can.
+        assert!(fast_end.min(slow_end) >= slow_start + 100_000, "operation {}: {printed:?}", operation + 1);
     }
     trial.assert_no_violation();
 }
