@@ -21,9 +21,22 @@ pub fn python(test: &str) -> Option<String> {
     crate::skip::python(test, "moto.server, boto3, cryptography")
 }
 
-/// A port that nothing listens on.
+/// A port that nobody listens at, and that no other test gets while this process lives. It is below those that the system gives
+/// to connections, so that none of these takes it before the server is there.
 pub fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+    let folder = std::env::temp_dir().join("jcs-test-ports");
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut ports = (0..8000).map(|i| 22_000 + ((std::process::id() + i) % 8000) as u16);
+    let free = |port: &u16| {
+        let file = std::fs::File::create(folder.join(port.to_string())).unwrap();
+        if file.try_lock().is_err() || TcpListener::bind(("127.0.0.1", *port)).is_err() {
+            return false;
+        }
+        // The lock is held to the end of the process.
+        std::mem::forget(file);
+        true
+    };
+    ports.find(free).expect("a free port")
 }
 
 /// Lets a command use the server at `port`.

@@ -7,7 +7,7 @@ use end_to_end::{Bench, repository, text};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const SOON: Duration = Duration::from_secs(120);
+const SOON: Duration = Duration::from_secs(300);
 
 fn checker(what: &str) -> String {
     let script = repository().join("tests/python/k8s.py");
