@@ -24,7 +24,7 @@ pub fn python(test: &str) -> Option<String> {
 /// A port that nobody listens at, and that no other test gets while this process lives. It is below those that the system gives
 /// to connections, so that none of these takes it before the server is there.
 pub fn free_port() -> u16 {
-    let folder = std::env::temp_dir().join("jcs-test-ports");
+    let folder = std::env::temp_dir().join(format!("jcs-test-ports-{}", nix::unistd::getuid()));
     std::fs::create_dir_all(&folder).unwrap();
     let mut ports = (0..8000).map(|i| 22_000 + ((std::process::id() + i) % 8000) as u16);
     let free = |port: &u16| {
@@ -248,5 +248,14 @@ impl Drop for Moto {
         self.door = None;
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_port_is_given_once() {
+        let ports = [(); 3].map(|()| super::free_port());
+        assert!(ports[0] != ports[1] && ports[1] != ports[2] && ports[0] != ports[2], "{ports:?}");
     }
 }
